@@ -1,0 +1,51 @@
+"""Content-addressed cache of what several jobs need: computed once, checked on every read, never pickled."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.files import content_hash, write_atomically
+
+
+def cached(
+    folder: Path | None, key: Mapping[str, Any], compute: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays named by ``key`` from ``folder``, computing and storing them when they are not there.
+
+    ``key`` names everything the result depends on: input hashes, settings, a version of the stage. Jobs that run
+    side by side wait for one another, so the work is done once. ``folder`` None computes and keeps nothing.
+    Raises ValueError naming the file when a stored artifact is damaged.
+    """
+    if folder is None:
+        return compute()
+    path = folder / f"{key.get('stage', 'artifact')}-{content_hash(key, 20)}.npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return _read(path)
+        arrays = compute()
+        _write(path, arrays)
+        return arrays
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
+    payload = buffer.getvalue()
+    write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    digest, _, payload = path.read_bytes().partition(b"\n")
+    if hashlib.sha256(payload).hexdigest().encode() != digest:
+        raise ValueError(f"the cached artifact {path} is damaged (checksum differs); delete it and run again")
+    with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}

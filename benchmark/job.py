@@ -1,0 +1,202 @@
+"""One job: dataset x protocol x method x seed -> one record. The data path of the suite is `score`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark import records
+from benchmark.evaluate import check, evaluate
+from benchmark.files import content_hash, sha256_of
+from benchmark.method import Entrant, Estimate, build_config, config_dict
+from benchmark.progress import duration
+from benchmark.protocol import Protocol
+from benchmark.provenance import now, provenance
+from benchmark.run import Run
+from benchmark.types import Dataset, Slice, Split
+
+START_SECONDS = 5.0
+"""Importing libraries and reading the data, per job."""
+LIMIT_SEED = 20_240_101
+"""Draws the users of ``--limit-users``, the same for every method."""
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """How names become things. Passed in from outside, so that the machinery names no method."""
+
+    dataset: Callable[[str, str | None], Dataset]
+    protocol: Callable[[str], Protocol]
+    method: Callable[[str], Entrant]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that decides one run. ``identity`` is the part that decides its numbers."""
+
+    protocol: str
+    protocol_hash: str
+    dataset_spec: str
+    """As given on the command line: a name or a path."""
+    dataset_name: str
+    dataset_hash: str
+    method_spec: str
+    """As given on the command line: a name or a path."""
+    method_name: str
+    seed: int
+    profile: str
+    track: str
+    config: Mapping[str, Any]
+    method_source: str | None
+    output_dir: Path
+    data_dir: str | None = None
+    text_encoder: str = "lsa"
+    limit_users: int | None = None
+
+    @property
+    def config_hash(self) -> str:
+        identity = {
+            "method": self.method_name,
+            "config": self.config,
+            "track": self.track,
+            "profile": self.profile,
+            "dataset": self.dataset_hash,
+            "protocol": self.protocol_hash,
+            "limit_users": self.limit_users,
+            "source": self.method_source,
+        }
+        return content_hash(identity, 10)
+
+    @property
+    def folder(self) -> Path:
+        return self._below(self.output_dir)
+
+    @property
+    def work_dir(self) -> Path:
+        """Checkpoints and log of the unfinished job; gone once its record is written."""
+        return self._below(self.output_dir / ".work")
+
+    def _below(self, root: Path) -> Path:
+        return records.folder_of(
+            root, self.protocol, self.dataset_name, self.method_name, self.config_hash, self.seed
+        )
+
+    def __str__(self) -> str:
+        return f"{self.dataset_name} {self.method_name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job and what it is expected to cost; None = nobody knows."""
+
+    job: Job
+    estimate: Estimate | None
+
+    @property
+    def seconds(self) -> float:
+        """Expected seconds with the start of the process; an unknown job counts for half a minute."""
+        return START_SECONDS + (30.0 if self.estimate is None else self.estimate.seconds)
+
+    def __str__(self) -> str:
+        if self.estimate is None:
+            return f"{self.job!s:55} no estimate"
+        return f"{self.job!s:55} ~{duration(self.seconds)}, {self.estimate.memory_bytes / 2**30:.1f} GiB"
+
+
+def plan(
+    dataset: Dataset, protocol: Protocol, entrant: Entrant, seed: int, profile: str, track: str, **rest: Any
+) -> Planned:
+    """The job that runs ``entrant`` on ``dataset``. Raises ValueError for an unknown preset."""
+    config = build_config(entrant.cls, entrant.preset, profile)
+    job = Job(
+        protocol=protocol.name,
+        dataset_name=dataset.name,
+        dataset_hash=dataset.sha256,
+        protocol_hash=protocol.hash,
+        method_name=entrant.name,
+        method_source=None if entrant.source is None else sha256_of(Path(entrant.source)),
+        seed=seed,
+        profile=profile,
+        track=track,
+        config=config_dict(config),
+        **rest,
+    )
+    return Planned(job, entrant.cls.estimate(config, dataset.n_users, dataset.n_items, len(dataset.users)))
+
+
+def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    """Files -> Dataset -> split -> fit -> recommend -> Ranking -> per-user scores: the fields and arrays of a record."""
+    dataset = loaders.dataset(job.dataset_spec, job.data_dir)
+    protocol = loaders.protocol(job.protocol)
+    split = limit(protocol.split(dataset), job.limit_users)
+    entrant = loaders.method(job.method_spec)
+    reason = entrant.cls.unsuited(split.train)
+    if reason is not None:
+        return base_fields(job, protocol) | {"status": "skipped", "reason": reason}, {}
+    config = build_config(entrant.cls, entrant.preset, job.profile)
+    method = entrant.cls(config, argument=entrant.argument, run=run).fit(split.train)
+    ranking = method.recommend(split.test.cases, protocol.budget.list_length, budget=protocol.budget)
+    check(ranking, split.test.cases, dataset.n_items, protocol.budget.list_length, protocol.budget)
+    scores = evaluate(ranking, split.test, split, protocol.rules, dataset.n_items)
+    fields = base_fields(job, protocol) | {
+        "status": "ok",
+        "metrics": scores.metrics,
+        "slices": {name: dict(by_label) for name, by_label in scores.by_slice.items()},
+        "slice_labels": {name: list(s.labels) for name, s in scores.slices.items()},
+        "facts": dict(split.facts),
+        "training": dict(method.training_report()),
+        "parameters": method.parameters(),
+        "spend": asdict(ranking.spend),
+        "timings": {name: round(seconds, 3) for name, seconds in run.timings.items()},
+        "peak_memory_bytes": dict(run.peak_memory),
+        "device": run.device,
+    }
+    labels = {f"slice:{name}": s.codes for name, s in scores.slices.items()}
+    per_user = {"users": scores.users, **scores.per_user, **labels}
+    return fields, {"per_user.npz": per_user, "ranking.npz": records.ranking_arrays(ranking)}
+
+
+def base_fields(job: Job, protocol: Protocol) -> dict[str, Any]:
+    """What every record says, finished or not."""
+    return {
+        "status": "failed",
+        "reason": None,
+        "method": job.method_name,
+        "dataset": job.dataset_name,
+        "dataset_hash": job.dataset_hash,
+        "seed": job.seed,
+        "protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash},
+        "track": job.track,
+        "profile": job.profile,
+        "config": job.config,
+        "config_hash": job.config_hash,
+        "method_source": job.method_source,
+        "text_encoder": None,
+        "limit_users": job.limit_users,
+        "metrics": {},
+        "slices": {},
+        "slice_labels": {},
+        "facts": {},
+        "training": {},
+        "parameters": 0,
+        "spend": None,
+        "timings": {},
+        "peak_memory_bytes": {},
+        "device": None,
+        "provenance": {**provenance(), "finished": now()},
+    }
+
+
+def limit(split: Split, n_users: int | None) -> Split:
+    """The split with only ``n_users`` test users, a seeded sample that every method shares. None = all of them."""
+    if n_users is None or n_users >= len(split.test):
+        return split
+    drawn = np.random.Generator(np.random.PCG64(LIMIT_SEED)).permutation(len(split.test))[:n_users]
+    rows = np.sort(drawn)
+    slices = {name: Slice(s.labels, s.codes[rows]) for name, s in split.slices.items()}
+    facts = dict(split.facts) | {"users_asked": n_users}
+    return replace(split, test=split.test.take(rows), slices=slices, facts=facts)

@@ -1,0 +1,119 @@
+"""The contract every method keeps: a frozen Config, ``fit`` and ``recommend``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from benchmark.run import Run
+from benchmark.types import Budget, Cases, Ranking, TrainingView
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A method as named on the command line: ``room[:argument][@preset]`` or an external file."""
+
+    name: str
+    cls: type[Method]
+    argument: str | None = None
+    preset: str | None = None
+    source: str | None = None
+    """Path of an external file; its content is part of the run's identity."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A guess, made before the run, of what one job needs on this machine."""
+
+    seconds: float
+    memory_bytes: float
+
+
+class Method(ABC):
+    """Base of every entrant. A file ends with ``METHOD = TheClass``; its module name is its command-line name.
+
+    ``config`` describes the model, ``run`` the circumstances (seed, device, deadline, progress). Learned state is
+    set in ``fit`` only, and a second ``fit`` forgets the first.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Hyper-parameters; the defaults are the unified track at full size."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """``room@preset`` -> Config overrides; each preset is one sentence in the room's docstring."""
+    profiles: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """``smoke`` and ``small`` -> Config overrides. A profile changes size and training length only."""
+    arguments: ClassVar[tuple[str, ...]] = ()
+    """What may follow ``room:``; empty when the room takes no argument."""
+    lineup: ClassVar[tuple[str, ...]] = ("",)
+    """Suffixes of the variants that run when no method is named, e.g. ``("", "@sampled")``."""
+
+    def __init__(self, config: Any = None, *, argument: str | None = None, run: Run | None = None):
+        self.config = self.Config() if config is None else config
+        self.argument = argument
+        self.run = Run() if run is None else run
+
+    @abstractmethod
+    def fit(self, view: TrainingView) -> Self:
+        """Learn from training sequences and item texts; ``view.valid`` may choose a checkpoint, nothing more."""
+
+    @abstractmethod
+    def recommend(
+        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
+    ) -> Ranking:
+        """The ``k`` best items for every case, in the order of ``cases``.
+
+        ``candidates`` (C,) restricts the ranking to these item ids; ``budget`` bounds the search. Ties go to the
+        item with the lower ``cases.tie_order``. When fewer than ``k`` items can be named, PAD fills the end.
+        """
+
+    @classmethod
+    def unsuited(cls, view: TrainingView) -> str | None:
+        """Why this method cannot run on these data (a skipped row with this reason), or None."""
+        return None
+
+    @classmethod
+    def estimate(cls, config: Any, n_users: int, n_items: int, n_interactions: int) -> Estimate | None:
+        """Expected cost of one job on one CPU core, or None when nobody knows."""
+        return None
+
+    def parameters(self) -> int:
+        """Trainable parameters of the fitted model; 0 for a method that only counts."""
+        return 0
+
+    def training_report(self) -> Mapping[str, Any]:
+        """Facts about the training for the record: ``stopped_by``, ``best_epoch``, ``curve``; empty when untrained."""
+        return {}
+
+
+def build_config(cls: type[Method], preset: str | None, profile: str) -> Any:
+    """The room's Config under a profile, then a preset. Raises ValueError naming the presets there are."""
+    overrides = dict(cls.profiles.get(profile, {}))
+    if preset is not None:
+        if preset not in cls.presets:
+            known = ", ".join(sorted(cls.presets)) or "none"
+            raise ValueError(f"unknown preset '@{preset}'; presets of this method: {known}")
+        overrides |= cls.presets[preset]
+    return replace_nested(cls.Config(), overrides)
+
+
+def replace_nested(config: Any, overrides: Mapping[str, Any]) -> Any:
+    """A copy of a (nested) frozen Config with fields replaced; a mapping value overrides inside a nested Config."""
+    known = {f.name for f in fields(config)}
+    unknown = set(overrides) - known
+    if unknown:
+        raise ValueError(f"{type(config).__qualname__} has no field {sorted(unknown)}; fields: {sorted(known)}")
+    values = {name: getattr(config, name) for name in known}
+    for name, value in overrides.items():
+        values[name] = replace_nested(values[name], value) if isinstance(value, Mapping) else value
+    return type(config)(**values)
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """The Config as plain JSON values, for the record and its hash."""
+    return asdict(config)

@@ -1,0 +1,161 @@
+"""One run = one folder that exists whole or not at all: what was scored, by whom, from what, on what."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.files import explained, json_bytes, sha256_of
+from benchmark.types import PAD, Ranking
+
+SCHEMA = 1
+STATUSES = ("ok", "failed", "skipped", "timeout", "oom")
+_WORD = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_NAME = re.compile(f"{_WORD}(:{_WORD})?(@{_WORD})?")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run: ``fields`` is record.json; the arrays beside it are read on demand and checked."""
+
+    folder: Path
+    fields: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        return self.fields["method"]
+
+    @property
+    def dataset(self) -> str:
+        return self.fields["dataset"]
+
+    @property
+    def seed(self) -> int:
+        return self.fields["seed"]
+
+    @property
+    def status(self) -> str:
+        return self.fields["status"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.fields["metrics"]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return self.fields["protocol"]
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        return self.fields["files"]
+
+    def per_user(self) -> dict[str, np.ndarray]:
+        """``users`` (U,), one (U,) array per metric and one int8 ``slice:<name>`` per slice."""
+        return self._arrays("per_user.npz")
+
+    def ranking(self) -> dict[str, np.ndarray]:
+        """``users`` (U,), ``items`` (U, K) and ``scores`` (U, K)."""
+        return self._arrays("ranking.npz")
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        path = self.folder / name
+        if not path.exists():
+            raise ValueError(f"{path} is missing from its record; delete the folder {self.folder} and run again")
+        if sha256_of(path) != self._files.get(name):
+            raise ValueError(f"{path} is damaged (checksum differs); delete the folder {self.folder} and run again")
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+
+
+def folder_of(root: Path, protocol: str, dataset: str, method: str, config_hash: str, seed: int) -> Path:
+    """``<root>/<protocol>/<dataset>/<method>/<config-hash>/seed=<s>``, with ``:`` written as ``~``."""
+    return root / protocol / dataset / escape(method) / config_hash / f"seed={seed}"
+
+
+def escape(method: str) -> str:
+    """A method's name as one folder name on every file system; reversible because ``~`` is in no name."""
+    if not _NAME.fullmatch(method):
+        raise ValueError(f"'{method}' is not a method name of the form room[:argument][@preset]")
+    return method.replace(":", "~")
+
+
+def write(folder: Path, fields: Mapping[str, Any], arrays: Mapping[str, Mapping[str, np.ndarray]], log: Path | None) -> Record:
+    """Write a record as a whole. ``arrays`` maps file names to their arrays; an older record is replaced.
+
+    Everything is written beside ``folder`` and renamed, so a crash at any moment leaves the old record or the new.
+    Raises OSError with one clear sentence when the disk will not have it.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            complete = dict(fields) | {"schema": SCHEMA, "files": _write_arrays(temporary, arrays)}
+            if log is not None and log.exists():
+                shutil.copyfile(log, temporary / "log.txt")
+            (temporary / "record.json").write_bytes(json_bytes(complete))
+            _replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise explained(error, folder) from error
+    return Record(folder, complete)
+
+
+def _write_arrays(folder: Path, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, str]:
+    """npz files without pickle -> their checksums."""
+    for name, content in arrays.items():
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **dict(content))  # type: ignore[arg-type]
+        (folder / name).write_bytes(buffer.getvalue())
+    return {name: sha256_of(folder / name) for name in arrays}
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Put ``new`` in the place of ``folder``; the only moment without either is between two renames."""
+    os.chmod(new, 0o755)
+    if folder.exists():
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".old-{folder.name}."))
+        os.replace(folder, aside / folder.name)
+        os.replace(new, folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(new, folder)
+
+
+def read(folder: Path) -> Record:
+    """Raises ValueError naming the file when the record is damaged or of another schema."""
+    path = folder / "record.json"
+    advice = f"delete the folder {folder} and run again"
+    try:
+        fields = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing; {advice}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the record {path} is damaged (not JSON); {advice}") from error
+    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA or fields.get("status") not in STATUSES:
+        raise ValueError(f"the record {path} is damaged or of another schema than {SCHEMA}; {advice}")
+    return Record(folder, fields)
+
+
+def read_all(root: Path) -> list[Record]:
+    """Every record below ``root``, sorted by folder. Half-written ones (dot folders) are not records."""
+    found = (path.parent for path in root.rglob("record.json"))
+    whole = [f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts)]
+    return [read(folder) for folder in sorted(whole)]
+
+
+def ranking_arrays(ranking: Ranking) -> dict[str, np.ndarray]:
+    """The arrays of a ranking, item ids in the smallest type that holds them."""
+    narrow = np.uint16 if ranking.items.max(initial=0) < 2**16 and ranking.items.min(initial=PAD) >= 0 else np.int32
+    return {"users": ranking.users, "items": ranking.items.astype(narrow), "scores": ranking.scores}

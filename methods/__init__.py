@@ -1,0 +1,148 @@
+"""The rooms: each file or folder here that ends with ``METHOD = TheClass`` is a method, named as its file is.
+
+A method is asked for as ``room[:argument][@preset]``, or as ``path/to/file.py[@preset]`` for a file outside
+the suite. Installed packages add rooms by the entry-point group ``genrec_bench.methods`` (name -> class).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from benchmark.method import Entrant, Method
+
+ENTRY_POINTS = "genrec_bench.methods"
+NOT_ROOMS = {"blocks", "audits"}
+"""Folders here that hold what rooms share and questions asked of them."""
+
+_SPEC = re.compile(r"(?P<room>.+?\.py|[^:@]+)(?::(?P<argument>[^@]+))?(?:@(?P<preset>.+))?")
+_FILE_STEM = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def names() -> list[str]:
+    """Every room, sorted. Imports none of them."""
+    built_in = _built_in()
+    installed = _installed()
+    for taken in sorted(built_in & installed.keys()):
+        raise ValueError(
+            f"the entry point '{installed[taken].value}' of an installed package takes the name '{taken}' of "
+            "a built-in method; rename it or uninstall the package"
+        )
+    return sorted(built_in | installed.keys())
+
+
+def lineup() -> list[str]:
+    """The variants that run when no method is named: room by room, in the order of each room's ``lineup``."""
+    return [room + suffix for room in names() for suffix in _room(room).lineup]
+
+
+def load(spec: str) -> Entrant:
+    """The method that ``spec`` names. Raises ValueError with the nearest known name."""
+    match = _SPEC.fullmatch(spec.strip())
+    if match is None:
+        raise ValueError(
+            f"'{spec}' is no method name; write room[:argument][@preset] or path/to/file.py[@preset]"
+        )
+    room, argument, preset, source = match["room"], match["argument"], match["preset"], None
+    if room.endswith(".py"):
+        path = Path(room).expanduser()
+        room, cls, source = path.stem, _external(path), str(path.resolve())
+    else:
+        cls = _room(room)
+    _check_argument(cls, room, argument)
+    if preset is not None and preset not in cls.presets:
+        raise ValueError(
+            f"unknown preset '@{preset}' of {room}; {_hint(preset, cls.presets, 'presets', prefix='@')}"
+        )
+    name = room + (f":{argument}" if argument else "") + (f"@{preset}" if preset else "")
+    return Entrant(name, cls, argument, preset, source)
+
+
+def _built_in() -> set[str]:
+    return {
+        m.name
+        for m in pkgutil.iter_modules(__path__)
+        if m.name not in NOT_ROOMS and not m.name.startswith("_")
+    }
+
+
+def _installed() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def _room(room: str) -> type[Method]:
+    known = names()
+    if room not in known:
+        raise ValueError(f"unknown method '{room}'; {_hint(room, known, 'methods')}")
+    if room in _built_in():
+        return _method_of(importlib.import_module(f"{__name__}.{room}"), f"methods/{room}")
+    return _checked(_installed()[room].load(), f"entry point '{room}'")
+
+
+def _external(path: Path) -> type[Method]:
+    """The METHOD of a file outside the suite. Raises ValueError saying what the file lacks."""
+    if not path.is_file():
+        raise ValueError(f"there is no method file {path}; check the path")
+    if not _FILE_STEM.fullmatch(path.stem):
+        raise ValueError(
+            f"'{path.stem}' cannot name a method; rename {path} to letters, digits, '_', '.' and '-'"
+        )
+    if path.stem in names():
+        raise ValueError(f"{path} has the name of the built-in method '{path.stem}'; rename the file")
+    return _method_of(_import_file(path), str(path))
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"genrec_bench_external_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _method_of(module: ModuleType, source: str) -> type[Method]:
+    if not hasattr(module, "METHOD"):
+        raise ValueError(f"{source} defines no METHOD; end it with 'METHOD = TheClass'")
+    return _checked(module.METHOD, source)
+
+
+def _checked(cls: object, source: str) -> type[Method]:
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise ValueError(f"METHOD of {source} is {cls!r}, not a subclass of benchmark.method.Method")
+    return cls
+
+
+def _check_argument(cls: type[Method], room: str, argument: str | None) -> None:
+    if not cls.arguments:
+        if argument is not None:
+            raise ValueError(f"{room} takes no argument; write '{room}' instead of '{room}:{argument}'")
+    elif argument is None and "" not in cls.arguments:
+        choices = ", ".join(f"{room}:{known}" for known in cls.arguments)
+        raise ValueError(f"{room} needs an argument; write one of {choices}")
+    elif argument is not None and argument not in cls.arguments:
+        hint = _hint(argument, cls.arguments, "arguments", prefix=f"{room}:")
+        raise ValueError(f"unknown argument '{argument}' of {room}; {hint}")
+
+
+def _hint(word: str, known: Iterable[str], noun: str, prefix: str = "") -> str:
+    """The nearest known word whatever its case, else all of them."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1)
+    if close:
+        return f"did you mean '{prefix}{by_lower[close[0]]}'?"
+    everything = ", ".join(prefix + name for name in sorted(by_lower.values()) if name)
+    return f"known {noun}: {everything or 'none'}"

@@ -1,0 +1,1 @@
+"""Shared building blocks: the only place where two methods meet. No block names a method."""

@@ -1,0 +1,325 @@
+"""One training loop for every learned method: buckets, AdamW, early stop on validation, resumable to the bit.
+
+Examples stay on the device as tensors owned by the method; the loop knows only their lengths. It asks the method
+for the loss of some rows that share one exact length, so no batch holds padding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark.files import write_atomically
+from benchmark.run import Interrupted, Run, peak_rss
+
+CHECKPOINT_SECONDS = 30.0
+"""A killed process loses at most about this much work."""
+REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a model is trained. Defaults are placeholders of no paper; every room pins its own."""
+
+    epochs: int = 200
+    batch_size: int = 256
+    """Rows per optimiser step, unless the room passes ``rows_per_batch``."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    schedule: str = "cosine"
+    """``cosine`` to zero at the last epoch, or ``constant``, after a linear warm-up."""
+    patience: int = 10
+    """Stop after this many validations in a row without a better score."""
+    clip_norm: float | None = None
+    max_minutes: float | None = None
+    """Cap on the training time of one job, summed over resumed sessions; reaching it marks the row under-trained."""
+
+
+@dataclass
+class Report:
+    """How a training ended."""
+
+    stopped_by: str = ""
+    """``patience`` (no better score), ``limit`` (all epochs done) or ``cap`` (out of training time)."""
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    epochs: int = 0
+    steps: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    """One entry an epoch: mean training loss, validation score."""
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, and the global generators third-party models may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def train(
+    model: nn.Module,
+    lengths: Tensor,
+    loss: Callable[[Tensor, int], Tensor],
+    config: Training,
+    validate: Callable[[], float],
+    run: Run,
+    *,
+    rows_per_batch: Callable[[int], int] | None = None,
+    name: str = "train",
+) -> Report:
+    """Train ``model`` and leave its best weights in it.
+
+    ``lengths`` (n,) gives each example's length; ``loss(rows (B,), length)`` is the mean loss of examples that
+    share it. ``validate()`` is called after every epoch in eval mode; larger is better. With ``run.work_dir`` the
+    state is checkpointed there and a later call with the same arguments continues; on CPU the result is
+    bit-identical to an undisturbed run. Raises Interrupted after checkpointing when the run is told to stop, and
+    ValueError when a checkpoint is damaged or belongs to other settings, or the loss is not finite.
+    """
+    return _Loop(model, lengths, loss, config, validate, run, rows_per_batch, name).run_to_end()
+
+
+def epoch_batches(
+    lengths: Tensor, rows_per_batch: Callable[[int], int], generator: torch.Generator
+) -> list[tuple[Tensor, int]]:
+    """A shuffled epoch: every example once, in batches of one exact length and near-equal sizes."""
+    shuffled = torch.randperm(len(lengths), generator=generator)
+    grouped = shuffled[lengths[shuffled].argsort(stable=True)]
+    batches: list[tuple[Tensor, int]] = []
+    start = 0
+    values, counts = lengths.unique(return_counts=True)
+    for length, count in zip(values.tolist(), counts.tolist(), strict=True):
+        parts = math.ceil(count / rows_per_batch(length))
+        rows = grouped[start : start + count]
+        batches.extend((part, length) for part in rows.tensor_split(parts))
+        start += count
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def learning_rate_at(step: int, total: int, config: Training) -> float:
+    """Linear warm-up, then the schedule; ``step`` counts from 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule != "cosine":
+        raise ValueError(f"unknown schedule '{config.schedule}'; use cosine or constant")
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+class _Loop:
+    """The state of one training: what a checkpoint holds is exactly what is set here."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lengths: Tensor,
+        loss: Callable[[Tensor, int], Tensor],
+        config: Training,
+        validate: Callable[[], float],
+        run: Run,
+        rows_per_batch: Callable[[int], int] | None,
+        name: str,
+    ):
+        self.model, self.lengths, self.loss, self.config = model, lengths.cpu(), loss, config
+        self.validate, self.run, self.name = validate, run, name
+        self.rows_per_batch = rows_per_batch or (lambda _length: config.batch_size)
+        self.device = torch.device(run.device)
+        on_cuda = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=on_cuda
+        )
+        self.report = Report()
+        self.epoch, self.batch, self.bad_epochs = 0, 0, 0
+        self.seconds = 0.0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.best_weights: dict[str, Tensor] | None = None
+        self.finished = False
+        self.path = None if run.work_dir is None else run.work_dir / f"{name}.checkpoint"
+        self.saved_at = self.reported_at = self.clock = time.perf_counter()
+
+    def run_to_end(self) -> Report:
+        if self.path is not None and self.path.exists():
+            self._restore(self.path)
+        self.clock = time.perf_counter()
+        while not self.finished:
+            self._epoch()
+        self._keep_time()
+        self.run.timings[self.name] = self.seconds
+        self.run.peak_memory[self.name] = self._peak_memory()
+        assert self.best_weights is not None
+        self.model.load_state_dict(self.best_weights)
+        self.model.eval()
+        return self.report
+
+    def _epoch(self) -> None:
+        # The order of an epoch depends on (seed, epoch) alone, so a resumed run re-derives it.
+        generator = torch.Generator().manual_seed(self.run.seed * 1_000_003 + self.epoch)
+        batches = epoch_batches(self.lengths, self.rows_per_batch, generator)
+        total_steps = self.config.epochs * len(batches)
+        self.model.train()
+        while self.batch < len(batches):
+            rows, length = batches[self.batch]
+            self._step(rows.to(self.device), length, total_steps)
+            self.batch += 1
+            if self._out_of_time():
+                break
+            self._pause(len(batches))
+        self._close_epoch(len(batches))
+
+    def _step(self, rows: Tensor, length: int, total_steps: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.report.steps, total_steps, self.config)
+        # bf16 keeps fp32 master weights; on CPU it is slower than fp32, so it is for CUDA only.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = self.loss(rows, length)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.report.steps += 1
+        self.loss_sum += loss.detach()
+
+    def _close_epoch(self, n_batches: int) -> None:
+        """Validate, keep the best weights, decide whether to stop."""
+        mean_loss = self.loss_sum.item() / max(1, self.batch)
+        if not math.isfinite(mean_loss):
+            raise ValueError(
+                f"the training loss became {mean_loss} in epoch {self.epoch + 1}; lower the learning rate"
+            )
+        self.model.eval()
+        score = float(self.validate())
+        self.epoch += 1
+        self.report.epochs = self.epoch
+        self.report.curve.append({"loss": round(mean_loss, 6), "valid": round(score, 6)})
+        if score > self.report.best_score:
+            self.report.best_score, self.report.best_epoch, self.bad_epochs = score, self.epoch, 0
+            self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        else:
+            self.bad_epochs += 1
+        self.report.stopped_by = self._reason_to_stop()
+        self.finished = bool(self.report.stopped_by)
+        self.batch = 0
+        self.loss_sum.zero_()
+        if self.finished:
+            self._save()
+        else:
+            self._pause(n_batches)
+
+    def _reason_to_stop(self) -> str:
+        if self.bad_epochs >= self.config.patience:
+            return "patience"
+        if self.epoch >= self.config.epochs:
+            return "limit"
+        return "cap" if self._out_of_time() else ""
+
+    def _out_of_time(self) -> bool:
+        self._keep_time()
+        return self.config.max_minutes is not None and self.seconds >= 60 * self.config.max_minutes
+
+    def _keep_time(self) -> None:
+        now = time.perf_counter()
+        self.seconds, self.clock = self.seconds + now - self.clock, now
+
+    def _pause(self, n_batches: int) -> None:
+        """Between two steps: tell the progress, checkpoint now and then, stop when told to."""
+        now = time.perf_counter()
+        if now - self.reported_at >= REPORT_SECONDS:
+            self.reported_at = now
+            best = "" if self.report.best_epoch == 0 else f" best {self.report.best_score:.4f}"
+            note = f"epoch {self.epoch + 1}/{self.config.epochs}{best}"
+            self.run.report(self.name, self.epoch * n_batches + self.batch, self.config.epochs * n_batches, note)
+        stopping = self.run.should_stop()
+        if stopping or now - self.saved_at >= CHECKPOINT_SECONDS:
+            self._save()
+        if stopping:
+            raise Interrupted(f"stopped in epoch {self.epoch + 1} of {self.name}; the same command continues")
+
+    def _peak_memory(self) -> int:
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return peak_rss()
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be continued."""
+        shapes = {k: list(v.shape) for k, v in self.model.state_dict().items()}
+        return {"config": asdict(self.config), "seed": self.run.seed, "examples": len(self.lengths), "shapes": shapes}
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        self._keep_time()
+        state = {
+            "fingerprint": self._fingerprint(),
+            "model": self.model.state_dict(),
+            "best": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "random": _random_state(self.device),
+            "report": asdict(self.report),
+            "position": [self.epoch, self.batch, self.bad_epochs, self.finished],
+            "seconds": self.seconds,
+            "loss_sum": self.loss_sum.item(),
+        }
+        write_checkpoint(self.path, state)
+        self.saved_at = time.perf_counter()
+
+    def _restore(self, path: Path) -> None:
+        state = read_checkpoint(path, self.device)
+        if state["fingerprint"] != self._fingerprint():
+            raise ValueError(f"{path} was made with other settings; delete it to train this job from the start")
+        self.model.load_state_dict(state["model"])
+        self.best_weights = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.report = Report(**state["report"])
+        self.epoch, self.batch, self.bad_epochs, self.finished = state["position"]
+        self.seconds = state["seconds"]
+        self.loss_sum.fill_(state["loss_sum"])
+        _set_random_state(state["random"], self.device)
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """One file: the SHA-256 of the payload, a newline, the payload. Written atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Raises ValueError naming the file when it is damaged. No pickled code is ever run."""
+    digest, _, payload = path.read_bytes().partition(b"\n")
+    if hashlib.sha256(payload).hexdigest().encode() != digest:
+        raise ValueError(f"the checkpoint {path} is damaged; delete it to train this job from the start")
+    return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), position, has_gauss, gauss],  # type: ignore[union-attr]
+    }
+
+
+def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    np.random.set_state(tuple(state["numpy"]))

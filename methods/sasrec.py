@@ -1,0 +1,240 @@
+"""SASRec (Kang & McAuley, ICDM 2018): causal self-attention over the history, the next item by inner product.
+
+All positions of a sequence are trained in one pass. The default loss is full cross-entropy over the catalogue,
+which is what makes SASRec a strong baseline (Klenitskiy & Vasilev, RecSys 2023); the paper's own loss is a preset.
+
+Presets: ``@sampled`` softmax over 256 uniform negatives (eSASRec's loss, for catalogues where the full softmax does
+not fit); ``@bce`` binary cross-entropy with one uniform negative (the paper's loss, the one behind most published
+"SASRec" rows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.evaluate import mean_metric
+from benchmark.method import Estimate, Method
+from benchmark.types import PAD, Budget, Cases, Ranking, Sequences, Spend, TrainingView
+from methods.blocks.ranking import rank_by_score
+from methods.blocks.training import Report, Training, seed_everything, train
+
+
+class SASRec(Method):
+    """Pre-norm blocks, GELU, tied item embedding, learned positions counted from the start of the window."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        width: int = 64
+        layers: int = 2
+        heads: int = 2
+        dropout: float = 0.5
+        loss: str = "cross-entropy"
+        """``cross-entropy`` over all items, ``sampled-softmax`` or ``bce`` over ``negatives`` uniform items."""
+        negatives: int = 0
+        training: Training = field(
+            default_factory=lambda: Training(
+                epochs=200,
+                batch_size=2048,
+                learning_rate=1e-3,
+                warmup_steps=100,
+                schedule="constant",
+                patience=20,
+            )
+        )
+        """``batch_size`` counts target positions, so that every position weighs the same."""
+
+    presets = {
+        "sampled": {"loss": "sampled-softmax", "negatives": 256},
+        "bce": {"loss": "bce", "negatives": 1},
+    }
+    profiles = {
+        "smoke": {"width": 32, "layers": 1, "training": {"epochs": 5, "patience": 3, "max_minutes": 0.5}},
+        "small": {"training": {"epochs": 200, "patience": 10, "max_minutes": 25.0}},
+    }
+    lineup = ("", "@sampled", "@bce")
+
+    def fit(self, view: TrainingView) -> Self:
+        seed_everything(self.run.seed)
+        device = torch.device(self.run.device)
+        self.model = Network(view.n_items, view.max_history, self.config).to(device)
+        inputs, targets, wanted = training_windows(view.sequences, view.max_history)
+        lengths = torch.from_numpy((inputs != PAD).sum(1))
+        tensors = [torch.from_numpy(a).to(device) for a in (inputs, targets, wanted)]
+        self.report = train(
+            self.model,
+            lengths,
+            lambda rows, length: self._loss(*(t[rows, :length] for t in tensors)),
+            self.config.training,
+            lambda: mean_metric(
+                self._rank(view.valid.cases, 10, "validate"), view.valid.targets, view.selection
+            ),
+            self.run,
+            rows_per_batch=lambda length: max(1, self.config.training.batch_size // length),
+        )
+        return self
+
+    def _loss(self, inputs: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
+        """Mean loss over the wanted positions of inputs and targets (B, L)."""
+        states, items = self.model(inputs), self.model.item.weight  # (B, L, D), (N + 1, D)
+        if self.config.loss == "cross-entropy":
+            return F.cross_entropy((states[wanted] @ items[1:].T).float(), targets[wanted] - 1)
+        loss = {"sampled-softmax": sampled_softmax, "bce": binary_cross_entropy}.get(self.config.loss)
+        if loss is None:
+            raise ValueError(f"unknown loss '{self.config.loss}'; use cross-entropy, sampled-softmax or bce")
+        shape = (len(inputs), self.config.negatives)
+        negatives = torch.randint(
+            1, len(items), shape, device=inputs.device
+        )  # (B, M) shared by a row's positions
+        positive = (states * items[targets]).sum(-1).float()  # (B, L)
+        negative = (states @ items[negatives].transpose(1, 2)).float()  # (B, L, M)
+        drawn = targets[:, :, None] == negatives[:, None, :]  # (B, L, M)
+        return loss(positive[wanted], negative[wanted], drawn[wanted])
+
+    def recommend(
+        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
+    ) -> Ranking:
+        with self.run.stage("decode"):
+            return self._rank(cases, k, "decode", candidates)
+
+    def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
+        n_candidates = len(cases.tie_order) - 1 if candidates is None else len(candidates)
+        return rank_by_score(
+            partial(score_last, self.model, self.run.device),
+            cases,
+            k,
+            run=self.run,
+            spend=Spend(rule="scores", items_scored=n_candidates),
+            candidates=candidates,
+            stage=stage,
+        )
+
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def training_report(self) -> dict[str, Any]:
+        return vars(self.report)
+
+    @classmethod
+    def estimate(cls, config: Config, n_users: int, n_items: int, n_interactions: int) -> Estimate:
+        """Three times the forward FLOPs of blocks and softmax, 40 epochs until patience, 20 GFLOP/s a core."""
+        scored = n_items if config.loss == "cross-entropy" else config.negatives + 1
+        per_position = 2 * config.width * scored + 24 * config.layers * config.width**2
+        flops = 3 * n_interactions * per_position + 2 * n_users * n_items * config.width
+        seconds = min(40, config.training.epochs) * flops / 20e9
+        cap = config.training.max_minutes
+        seconds = seconds if cap is None else min(seconds, 60 * cap)
+        return Estimate(seconds, 6e8 + 12.0 * config.training.batch_size * n_items)
+
+
+class Network(nn.Module):
+    """history (B, L) -> states (B, L, D); state t has seen items 0..t only."""
+
+    def __init__(self, n_items: int, max_history: int, config: SASRec.Config):
+        super().__init__()
+        self.item = nn.Embedding(n_items + 1, config.width, padding_idx=PAD)
+        self.position = nn.Embedding(max_history, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.apply(_initialise)
+
+    def forward(self, history: Tensor) -> Tensor:
+        positions = self.position.weight[: history.shape[1]]  # (L, D)
+        x = self.dropout(self.item(history) + positions)  # (B, L, D)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Block(nn.Module):
+    """Causal attention and a feed-forward layer, each behind a norm and a residual."""
+
+    def __init__(self, config: SASRec.Config):
+        super().__init__()
+        self.heads, self.drop = config.heads, config.dropout
+        self.attention_norm, self.feed_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.feed = nn.Sequential(
+            nn.Linear(config.width, 4 * config.width), nn.GELU(), nn.Linear(4 * config.width, config.width)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, H, D/H)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D/H)
+        drop = self.drop if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
+        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))  # (B, L, D)
+        return x + self.dropout(self.feed(self.feed_norm(x)))
+
+
+def _initialise(module: nn.Module) -> None:
+    """N(0, 0.02) weights, zero biases and a zero PAD row."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight[module.padding_idx])
+
+
+def sampled_softmax(positive: Tensor, negative: Tensor, is_positive: Tensor) -> Tensor:
+    """Cross-entropy of positive (P,) among itself and negative (P, M); drawn positives do not count against it."""
+    logits = torch.cat([positive[:, None], negative.masked_fill(is_positive, -torch.inf)], 1)  # (P, 1 + M)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def binary_cross_entropy(positive: Tensor, negative: Tensor, is_positive: Tensor) -> Tensor:
+    """The paper's eq. 8: -log s(positive) - sum log(1 - s(negative)), mean over positions."""
+    pushed = F.softplus(negative).masked_fill(is_positive, 0.0).sum(1)
+    return (F.softplus(-positive) + pushed).mean()
+
+
+def training_windows(sequences: Sequences, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, targets (R, width) int64 and the wanted positions (R, width) bool: each next item asked once.
+
+    A sequence of n items gives n - 1 positions. When they do not fit into ``width``, overlapping windows that start
+    half a width apart cover them, and a position already asked in an earlier window is not asked again, so the
+    number of wanted positions is the number of (prefix, next item) pairs (Beauty: 131,413).
+    """
+    rows: list[np.ndarray] = []
+    fresh_from: list[int] = []
+    stride = max(1, width // 2)
+    for sequence in sequences:
+        n = len(sequence) - 1
+        if n < 1:
+            continue
+        asked = 0
+        for end in [n] if n <= width else [*range(width, n, stride), n]:
+            start = max(0, end - width)
+            if end > asked:
+                rows.append(sequence[start : end + 1])
+                fresh_from.append(asked - start)
+            asked = max(asked, end)
+    padded = Sequences.from_rows(rows).padded(width + 1).astype(np.int64)  # (R, width + 1)
+    inputs, targets = padded[:, :-1].copy(), padded[:, 1:].copy()
+    inputs[targets == PAD] = PAD
+    wanted = (targets != PAD) & (np.arange(width) >= np.array(fresh_from)[:, None])
+    return inputs, targets, wanted
+
+
+def score_last(model: Network, device: str, cases: Cases) -> Tensor:
+    """Scores (B, N + 1) of every item after each history; causal attention makes right padding harmless."""
+    lengths = np.maximum(cases.histories.lengths, 1)  # an empty history is read as one PAD
+    history = torch.from_numpy(cases.histories.padded(int(lengths.max())).astype(np.int64)).to(
+        device
+    )  # (B, L)
+    last = torch.from_numpy(lengths - 1).to(device)
+    states = model(history)[torch.arange(len(history), device=history.device), last]  # (B, D)
+    return states @ model.item.weight.T
+
+
+METHOD = SASRec

@@ -1,0 +1,222 @@
+"""Leave-one-out: every user's last item tests, the second last validates, all before trains.
+
+Dataset -> who is asked -> training view, test questions, slices of the questions, facts to print and assert.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from benchmark.lists import tie_order
+from benchmark.protocol import Protocol
+from benchmark.types import Cases, Dataset, Questions, Sequences, Slice, Split, TrainingView
+
+RULES: dict[str, Any] = {
+    "split": "last item tests, second last validates",
+    "min_interactions": 3,
+    "shorter_users": "train only",
+    "users": "ascending by id",
+    "targets": 1,
+    "history_length": 20,
+    "history": "items before the target, oldest first; the test history includes the validation item",
+    "candidates": "every item with at least one interaction",
+    "ks": [1, 5, 10, 20],
+    "metrics": [f"{name}@{k}" for name in ("recall", "ndcg") for k in (1, 5, 10, 20)] + ["mrr@20"],
+    "primary": "ndcg@10",
+    "selection": "ndcg@10",
+    "reference": "sasrec",
+    "beyond_accuracy": [
+        f"{n}@{k}" for n in ("coverage", "item_entropy", "category_entropy") for k in (10, 20)
+    ],
+    "entropy": "natural logarithm; categories of the second level, items without one left out",
+    "seen_items": "kept",
+    "second_column": {"suffix": "seen-dropped", "rule": "same lists, seen items removed, gaps closed"},
+    "unanswered_users": "score 0 and are counted",
+    "list_length": 20,
+    "budget": {"beam_size": 20, "list_length": 20},
+    "ties": "seeded permutation of the items",
+    "tie_seed": 20140723,
+    "slices": {
+        "head_share": 0.2,
+        "popularity_ties": "first appearance, users in file order, each user's items in time order",
+        "popularity_groups": 5,
+        "history_bounds": [5, 10, 20],
+        "transition": "last history item -> target adjacent in some training sequence",
+    },
+}
+
+
+def split(dataset: Dataset) -> Split:
+    """Ask every user with enough interactions. Raises ValueError when the data cannot be asked this way."""
+    sequences = dataset.sequences
+    _check_every_item_occurs(dataset)
+    asked = sequences.lengths >= RULES["min_interactions"]
+    if dataset.presplit is not None:
+        asked = _presplit_asked(dataset, dataset.presplit)
+    if not asked.any():
+        raise ValueError(
+            f"no user of {dataset.name} has the {RULES['min_interactions']} interactions protocol loo needs"
+        )
+    train = _head(sequences, sequences.lengths - 2 * asked)
+    tie = tie_order(dataset.n_items, RULES["tie_seed"])
+    valid = _questions(sequences, asked, 1, tie)
+    test = _questions(sequences, asked, 0, tie)
+    view = TrainingView(
+        n_users=dataset.n_users,
+        n_items=dataset.n_items,
+        users=np.arange(1, dataset.n_users + 1, dtype=np.int32),
+        sequences=train,
+        valid=valid,
+        max_history=RULES["history_length"],
+        item_text=dataset.item_text,
+        item_fields=dataset.item_fields,
+        selection=RULES["selection"],
+    )
+    slices = _slices(dataset, view, test)
+    return Split(view, test, slices, dataset.categories, _facts(dataset, view, test, slices))
+
+
+def _check_every_item_occurs(dataset: Dataset) -> None:
+    idle = dataset.n_items - len(np.unique(dataset.items))
+    if idle:
+        raise ValueError(
+            f"{dataset.name} numbers {idle} items that nobody interacted with, and protocol loo ranks only "
+            "items that occur; leave them out when the dataset is prepared"
+        )
+
+
+def _presplit_asked(dataset: Dataset, label: np.ndarray) -> np.ndarray:
+    """(U,) bool: users with given answers. Raises ValueError unless each is train..., valid, test."""
+    labels = Sequences.from_lengths(label[dataset.chronological], dataset.sequences.lengths)
+    asked = np.bincount(labels.row_of, weights=labels.items > 0, minlength=len(labels)) > 0  # (U,)
+    place_from_end = np.repeat(labels.offsets[1:], labels.lengths) - np.arange(
+        len(labels.items)
+    )  # (T,) 1 = last
+    wanted = np.select([place_from_end == 1, place_from_end == 2], [2, 1], 0)
+    wrong = asked[labels.row_of] & (labels.items != wanted)
+    broken = np.flatnonzero(asked & (labels.lengths < RULES["min_interactions"]))
+    broken = np.concatenate([labels.row_of[wrong], broken])
+    if len(broken):
+        raise ValueError(
+            f"the given split of {dataset.name} is not leave-one-out: user '{dataset.user_keys[broken[0]]}' "
+            "needs training interactions and, last in time, exactly one for validation and then one for test"
+        )
+    return asked
+
+
+def _leading(sequences: Sequences, lengths: np.ndarray) -> np.ndarray:
+    """(T,) bool: does the item stand among the first ``lengths`` (R,) of its row?"""
+    within = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
+    return within < lengths[sequences.row_of]
+
+
+def _head(sequences: Sequences, lengths: np.ndarray) -> Sequences:
+    """The first ``lengths`` (R,) items of every row."""
+    return Sequences.from_lengths(sequences.items[_leading(sequences, lengths)], lengths)
+
+
+def _questions(sequences: Sequences, asked: np.ndarray, later: int, tie: np.ndarray) -> Questions:
+    """Each asked user's target is the item with ``later`` items after it; everything before it was seen."""
+    rows = sequences.take(asked)
+    seen = _head(rows, rows.lengths - 1 - later)
+    targets = rows.items[rows.offsets[1:] - 1 - later]
+    users = (np.flatnonzero(asked) + 1).astype(np.int32)
+    cases = Cases(users, seen.tail(RULES["history_length"]), seen, tie)
+    return Questions(cases, Sequences.from_lengths(targets, np.ones(len(users), np.int64)))
+
+
+def _slices(dataset: Dataset, view: TrainingView, test: Questions) -> dict[str, Slice]:
+    """The partitions of the test questions in which the metrics are shown again."""
+    rules, targets = RULES["slices"], test.targets.items
+    scan = _scan_order(dataset)
+    in_training = np.zeros(len(dataset.items), bool)
+    in_training[dataset.chronological] = _leading(dataset.sequences, view.sequences.lengths)
+    trained = _by_popularity(dataset.items[scan][in_training[scan]], dataset.n_items)
+    overall = _by_popularity(dataset.items[scan], dataset.n_items)
+    warm = view.item_counts[targets] > 0
+    bounds = rules["history_bounds"]
+    return {
+        "target popularity": _head_or_tail(trained, targets, dataset.n_items),
+        "target popularity (all interactions)": _head_or_tail(overall, targets, dataset.n_items),
+        "popularity group": _popularity_groups(trained, targets, dataset.n_items),
+        "history length": Slice(
+            (
+                f"<={bounds[0]}",
+                *(f"{a + 1}-{b}" for a, b in pairwise(bounds)),
+                f">{bounds[-1]}",
+            ),
+            np.searchsorted(bounds, test.cases.seen.lengths).astype(np.int8),
+        ),
+        "last-to-target transition": _binary(("seen in training", "not seen"), _transition_seen(view, test)),
+        "target": _binary(("warm", "cold"), warm),
+    }
+
+
+def _binary(labels: tuple[str, str], first: np.ndarray) -> Slice:
+    return Slice(labels, np.where(first, 0, 1).astype(np.int8))
+
+
+def _scan_order(dataset: Dataset) -> np.ndarray:
+    """(T,) interaction positions: users by first appearance in the file, each user's own in time order."""
+    first = np.zeros(dataset.n_users + 1, np.int64)
+    users, first_rows = np.unique(dataset.users, return_index=True)
+    first[users] = first_rows
+    order = dataset.chronological
+    return order[np.argsort(first[dataset.users[order]], kind="stable")]
+
+
+def _by_popularity(scanned: np.ndarray, n_items: int) -> np.ndarray:
+    """Items that occur in ``scanned``, most frequent first, ties by first appearance there."""
+    counts = np.bincount(scanned, minlength=n_items + 1)
+    items, first = np.unique(scanned, return_index=True)
+    return items[np.lexsort((first, -counts[items]))]
+
+
+def _head_or_tail(by_popularity: np.ndarray, targets: np.ndarray, n_items: int) -> Slice:
+    """Head = the first floor(share x N) items of the order."""
+    head = by_popularity[: int(RULES["slices"]["head_share"] * n_items)]
+    return _binary(("head", "tail"), np.isin(targets, head))
+
+
+def _popularity_groups(by_popularity: np.ndarray, targets: np.ndarray, n_items: int) -> Slice:
+    """Groups of equally many warm items, the most frequent ones first; cold items in a group of their own."""
+    n_groups = RULES["slices"]["popularity_groups"]
+    group = np.full(n_items + 1, n_groups, np.int8)
+    for place, items in enumerate(np.array_split(by_popularity, n_groups)):
+        group[items] = place
+    labels = [str(place + 1) for place in range(n_groups)]
+    labels[0], labels[-1] = f"{labels[0]} (most popular)", f"{labels[-1]} (least popular)"
+    return Slice((*labels, "cold"), group[targets])
+
+
+def _transition_seen(view: TrainingView, test: Questions) -> np.ndarray:
+    """(U,) bool: does the target follow the last history item directly in some training sequence?"""
+    items, row_of = view.sequences.items.astype(np.int64), view.sequences.row_of
+    adjacent = row_of[1:] == row_of[:-1]
+    known = (items[:-1] * (view.n_items + 1) + items[1:])[adjacent]
+    asked = test.cases.histories.last_items.astype(np.int64) * (view.n_items + 1) + test.targets.items
+    return np.isin(asked, known)
+
+
+def _facts(dataset: Dataset, view: TrainingView, test: Questions, slices: dict[str, Slice]) -> dict[str, int]:
+    """Counts that identify the split: a re-implementation that differs in one of them asks something else."""
+    cold = view.item_counts[1:] == 0
+    return {
+        "users": dataset.n_users,
+        "items": dataset.n_items,
+        "interactions": len(dataset.items),
+        "users_asked": len(test),
+        "training_interactions": len(view.sequences.items),
+        "training_pairs": int(np.maximum(view.sequences.lengths - 1, 0).sum()),
+        "cold_items": int(cold.sum()),
+        "cold_targets": int((slices["target"].codes == 1).sum()),
+        "head_items": int(RULES["slices"]["head_share"] * dataset.n_items),
+        "head_users": int((slices["target popularity"].codes == 0).sum()),
+        "head_users_all_interactions": int((slices["target popularity (all interactions)"].codes == 0).sum()),
+    }
+
+
+PROTOCOL = Protocol(name="loo", version=1, rules=RULES, split_by=split)

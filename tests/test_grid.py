@@ -1,0 +1,162 @@
+"""Jobs in their own processes: every way to end becomes a row, nothing finished is redone, nothing is lost."""
+
+import dataclasses
+import io
+import time
+
+import pytest
+
+import protocols
+from benchmark import grid, records
+from benchmark.progress import Display, Stage, duration
+from tests.grid_world import LOADERS, planned
+
+
+def statuses(result):
+    return {outcome.job.method_name: outcome.status for outcome in result.outcomes}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """One grid with every way to end."""
+    folder = tmp_path_factory.mktemp("results")
+    names = ["Raises", "OutOfMemory", "Dies", "Killed", "Unsuited", "Cheats", "Counting"]
+    return folder, grid.run_jobs(planned(names, folder), LOADERS, ["cpu", "cpu"])
+
+
+def test_every_way_to_end_becomes_a_record_with_its_reason(mixed):
+    folder, result = mixed
+    assert statuses(result) == {
+        "Raises": "failed",
+        "OutOfMemory": "oom",
+        "Dies": "failed",
+        "Killed": "oom",
+        "Unsuited": "skipped",
+        "Cheats": "failed",
+        "Counting": "ok",
+    }
+    found = {record.method: record for record in records.read_all(folder)}
+    assert {name: record.status for name, record in found.items()} == statuses(result)
+    reasons = {name: record.fields["reason"] for name, record in found.items()}
+    assert reasons["Raises"] == "the planted reason"
+    assert "exit code 7" in reasons["Dies"]
+    assert "signal 9" in reasons["Killed"]
+    assert reasons["Unsuited"] == "needs pictures"
+    assert "names an item twice" in reasons["Cheats"]
+    assert reasons["Counting"] is None
+
+
+def test_a_failing_grid_says_so_in_its_exit_code(mixed):
+    _, result = mixed
+    assert result.exit_code == 1
+    assert {o.job.method_name for o in result.failures} == {"Raises", "OutOfMemory", "Dies", "Killed", "Cheats"}
+    assert grid.Grid(stopped_by="time limit").exit_code == 3
+    assert grid.Grid(stopped_by="signal 15").exit_code == 143
+    assert grid.Grid().exit_code == 0
+
+
+def test_the_record_of_a_good_job_is_complete(mixed):
+    folder, _ = mixed
+    (record,) = [r for r in records.read_all(folder) if r.method == "Counting"]
+    assert record.fields["protocol"]["hash"] == protocols.load("loo").hash
+    assert record.fields["spend"]["rule"] == "scores"
+    per_user, ranking = record.per_user(), record.ranking()
+    assert per_user["ndcg@10"].mean() == pytest.approx(record.metrics["ndcg@10"])
+    assert len(per_user["users"]) == len(ranking["users"]) == record.fields["facts"]["users_asked"]
+    assert "counted" in (record.folder / "log.txt").read_text()
+    assert not list((folder / ".work").rglob("lock")) or all(
+        "Counting" not in str(path) for path in (folder / ".work").rglob("lock")
+    )
+
+
+def test_a_traceback_is_in_the_log_of_a_failed_job(mixed):
+    folder, _ = mixed
+    (record,) = [r for r in records.read_all(folder) if r.method == "Raises"]
+    assert "RuntimeError: the planted reason" in (record.folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "again"),
+    [
+        ("never", set()),
+        ("failed", {"Raises", "OutOfMemory", "Dies", "Killed", "Cheats"}),
+        ("always", {"Raises", "OutOfMemory", "Dies", "Killed", "Cheats", "Unsuited", "Counting"}),
+    ],
+)
+def test_what_is_run_again(mixed, overwrite, again):
+    folder, result = mixed
+    jobs = [outcome.job for outcome in result.outcomes]
+    assert {job.method_name for job in jobs if not grid.is_finished(job, overwrite)} == again
+
+
+def test_a_job_over_its_limit_is_a_timeout_even_when_it_does_not_listen(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "GRACE_SECONDS", 1.0)
+    result = grid.run_jobs(planned(["Slow", "Deaf"], tmp_path), LOADERS, ["cpu", "cpu"], job_limit=6.0)
+    assert statuses(result) == {"Slow": "timeout", "Deaf": "timeout"}
+    assert {r.fields["reason"] for r in records.read_all(tmp_path)} == {"still running after its limit of 6s"}
+
+
+def test_out_of_time_leaves_no_record_and_finished_work_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "GRACE_SECONDS", 5.0)
+    result = grid.run_jobs(planned(["Counting", "Slow", "Raises"], tmp_path), LOADERS, ["cpu"], time_limit=8.0)
+    assert result.stopped_by == "time limit" and result.exit_code == 3
+    assert [r.method for r in records.read_all(tmp_path)] == ["Counting"]
+    assert statuses(result) == {"Counting": "ok", "Slow": "interrupted"}
+
+
+def test_the_first_failure_stops_the_grid_when_asked(tmp_path):
+    result = grid.run_jobs(planned(["Raises", "Counting"], tmp_path), LOADERS, ["cpu"], exit_on_error=True)
+    assert statuses(result) == {"Raises": "failed"} and result.exit_code == 1
+
+
+def test_results_of_another_protocol_hash_are_refused(tmp_path):
+    grid.run_jobs(planned(["Counting"], tmp_path), LOADERS, ["cpu"])
+    protocol = protocols.load("loo")
+    grid.refuse_other_protocols(tmp_path, protocol)
+    other = dataclasses.replace(protocol, rules=dict(protocol.rules) | {"list_length": 10})
+    assert other.hash != protocol.hash
+    with pytest.raises(ValueError, match="results of two protocols never mix: choose another --output-dir"):
+        grid.refuse_other_protocols(tmp_path, other)
+
+
+def test_the_identity_of_a_job_is_what_decides_its_numbers(tmp_path):
+    (base,) = [item.job for item in planned(["Counting"], tmp_path)]
+    same = dataclasses.replace(base, data_dir="elsewhere", output_dir=tmp_path / "other")
+    assert same.config_hash == base.config_hash
+    for change in (
+        {"dataset_hash": "x"},
+        {"protocol_hash": "x"},
+        {"config": {"width": 1}},
+        {"profile": "full"},
+        {"limit_users": 5},
+        {"method_source": "x"},
+    ):
+        assert dataclasses.replace(base, **change).config_hash != base.config_hash
+
+
+def test_durations_read_as_people_write_them():
+    assert [duration(s) for s in (0.4, 59, 75, 3600, 7380)] == ["0s", "59s", "1m15s", "1h00m", "2h03m"]
+
+
+def test_the_eta_of_the_grid_scales_with_what_the_finished_jobs_took(monkeypatch):
+    now = {"t": 0.0}
+    monkeypatch.setattr(time, "monotonic", lambda: now["t"])
+    stream = io.StringIO()
+    display = Display(1, {"a": 10.0, "b": 30.0, "c": 60.0}, stream)
+    display.begin(0, "a")
+    now["t"] = 20.0  # twice its estimate
+    display.end(0, "ok")
+    display.begin(0, "b")
+    display.refresh()
+    assert "[1/3] a: ok in 20s" in stream.getvalue()
+    assert "grid 1/3, 20s spent, about 3m00s left" in stream.getvalue()  # 2 x (30 + 60)
+
+
+def test_a_stage_tells_its_own_eta(monkeypatch):
+    now = {"t": 0.0}
+    monkeypatch.setattr(time, "monotonic", lambda: now["t"])
+    stage = Stage("demo sasrec")
+    stage.update("train", 0, 100, "epoch 1")
+    now["t"] = 10.0
+    stage.update("train", 25, 100, "epoch 2")
+    assert str(stage) == "demo sasrec: train  25% (epoch 2), at most 30s left"

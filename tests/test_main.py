@@ -1,0 +1,262 @@
+"""The command line as a user meets it: what is wrong is one clear sentence, an exit code, and no damage."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import run_all
+from benchmark import records
+
+ROOT = Path(__file__).resolve().parent.parent
+MY_METHOD = '''
+"""Answers with the most frequent items, a third party's way."""
+import numpy as np
+from benchmark.lists import top_k
+from benchmark.method import Method
+from benchmark.types import Ranking, Spend
+
+
+class Mine(Method):
+    def fit(self, view):
+        self.counts = view.item_counts.astype(np.float32)
+        return self
+
+    def recommend(self, cases, k, *, candidates=None, budget=None):
+        items, scores = top_k(np.where(self.counts > 0, self.counts, -np.inf)[None], k, cases.tie_order)
+        return Ranking(cases.users, items.repeat(len(cases), 0), scores.repeat(len(cases), 0), Spend("scores", 1))
+
+
+METHOD = Mine
+'''
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GENREC_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def refused(capsys, *argv):
+    """Run, expect exit code 2, and return the one sentence said."""
+    assert run_all.main(argv) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and said[0].startswith("error: ")
+    return said[0]
+
+
+def write_toy(folder, rows=None, header="user_id:token\titem_id:token\ttimestamp:float"):
+    """A tiny valid dataset by path: 12 users on a ring of 8 items."""
+    rows = rows or [f"u{u}\ti{(u + t) % 8}\t{t}" for u in range(12) for t in range(6)]
+    folder.mkdir()
+    path = folder / f"{folder.name}.inter"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--datasets", "beuty"], "beauty"),
+        (["--methods", "sasrek"], "sasrec"),
+        (["--methods", "sasrec@sampeld"], "@sampled"),
+        (["--methods", "recbole:SASRek"], "SASRec"),
+        (["--protocol", "lo"], "loo"),
+        (["--methods", "nowhere/mine.py"], "there is no method file"),
+        (["--datasets", "beauty"], "amazon14-beauty.inter"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(in_tmp, capsys, argv, sentence):
+    assert sentence in refused(capsys, *argv)
+    assert not (in_tmp / "results").exists()
+
+
+def test_missing_data_is_the_same_sentence_without_a_network(in_tmp, capsys, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket, "socket", unreachable)
+    said = refused(capsys, "--datasets", "toys")
+    assert "amazon14-toys.inter" in said and "GENREC_DATA" in said
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda p: p.write_text("user\titem\n1\t2\n"), "header"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-6]), "truncated"),
+        (lambda p: p.write_text(""), "empty"),
+        (lambda p: p.write_text(p.read_text().replace("\t3\n", "\tyesterday\n")), "timestamp"),
+        (lambda p: p.unlink(), "no"),
+    ],
+)
+def test_broken_data_files_are_named(in_tmp, capsys, damage, sentence):
+    path = write_toy(in_tmp / "mine")
+    damage(path)
+    said = refused(capsys, "--datasets", "./mine", "--methods", "popularity")
+    assert sentence in said and "mine" in said
+    assert not (in_tmp / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--seeds", "one"],
+        ["--jobs", "0"],
+        ["--time-limit", "soon"],
+        ["--limit-users", "-3"],
+        ["--profile", "huge"],
+        ["--datasets"],
+        ["--nonsense"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_flags_end_with_code_2(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_all.main(argv)
+    assert stopped.value.code == 2 and "error" in capsys.readouterr().err
+
+
+def test_cuda_that_is_not_there_is_refused(in_tmp, capsys, monkeypatch):
+    monkeypatch.setattr(run_all, "_gpu_count", lambda: 0)
+    assert "--device cpu" in refused(capsys, "--device", "cuda")
+
+
+def test_a_folder_that_cannot_be_made_is_said_once_per_job(in_tmp, capsys):
+    write_toy(in_tmp / "mine")
+    (in_tmp / "results").write_text("a file where a folder is wanted")
+    assert run_all.main(["--datasets", "./mine", "--methods", "popularity"]) in (1, 2)
+    assert "results" in capsys.readouterr().err
+
+
+def test_dry_run_prints_a_plan_and_runs_nothing(in_tmp, capsys):
+    write_toy(in_tmp / "mine")
+    assert run_all.main(["--datasets", "./mine", "--methods", "popularity,markov", "--seeds", "0 1", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("mine markov") == 2 and "seed 1" in said and "GiB" in said and "0 of 4 jobs" in said
+    assert not (in_tmp / "results").exists()
+
+
+def test_an_external_method_runs_is_recorded_and_not_redone(in_tmp, capsys):
+    write_toy(in_tmp / "mine")
+    (in_tmp / "third.py").write_text(MY_METHOD)
+    argv = ["--datasets", "./mine", "--methods", "./third.py", "popularity", "--profile", "smoke"]
+    assert run_all.main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "third" in printed and "popularity" in printed
+    third, popularity = sorted(records.read_all(in_tmp / "results"), key=lambda r: r.method, reverse=True)
+    assert (third.method, popularity.method) == ("third", "popularity")
+    assert third.metrics["ndcg@10"] == pytest.approx(popularity.metrics["ndcg@10"])
+    before = (third.folder / "record.json").stat().st_mtime_ns
+    assert run_all.main(argv) == 0
+    assert "2 of 2 jobs are finished" in capsys.readouterr().out
+    assert (third.folder / "record.json").stat().st_mtime_ns == before
+    (in_tmp / "third.py").write_text(MY_METHOD + "\n# edited\n")
+    run_all.main([*argv, "--dry-run"])
+    assert "1 of 2 jobs are finished" in capsys.readouterr().out
+
+
+def test_a_damaged_record_stops_the_command_by_name(in_tmp, capsys):
+    write_toy(in_tmp / "mine")
+    argv = ["--datasets", "./mine", "--methods", "popularity"]
+    assert run_all.main(argv) == 0
+    (record,) = records.read_all(in_tmp / "results")
+    (record.folder / "record.json").write_text("{")
+    capsys.readouterr()
+    assert "record.json is damaged" in refused(capsys, *argv)
+    assert "record.json is damaged" in refused(capsys, "leaderboard")
+
+
+def test_results_of_another_protocol_hash_are_refused(in_tmp, capsys):
+    write_toy(in_tmp / "mine")
+    argv = ["--datasets", "./mine", "--methods", "popularity"]
+    assert run_all.main(argv) == 0
+    (record,) = records.read_all(in_tmp / "results")
+    path = record.folder / "record.json"
+    fields = json.loads(path.read_text())
+    fields["protocol"]["hash"] = "0" * 12
+    path.write_text(json.dumps(fields))
+    capsys.readouterr()
+    assert "choose another --output-dir" in refused(capsys, *argv)
+
+
+def test_lists_and_status(in_tmp, capsys):
+    for what, word in (("methods", "recbole:SASRec"), ("datasets", "amazon14-beauty"), ("protocols", "tie_seed")):
+        assert run_all.main(["list", what]) == 0
+        assert word in capsys.readouterr().out
+    assert run_all.main(["status"]) == 0
+    assert "no runs in results" in capsys.readouterr().out
+
+
+def test_prepare_filters_once_and_the_result_loads(in_tmp, capsys):
+    rows = [f"u{u}\ti{(u + t) % 8}\t{t}" for u in range(12) for t in range(6)]
+    write_toy(in_tmp / "raw", [*rows, "u0\ti0\t99", "lone\ti0\t1"])
+    assert "prepare" in refused(capsys, "--datasets", "./raw", "--methods", "popularity")
+    assert run_all.main(["prepare", "raw", "--output-dir", "clean"]) == 0
+    assert "72 interactions" in capsys.readouterr().out
+    assert run_all.main(["--datasets", "./clean", "--methods", "popularity", "--dry-run"]) == 0
+    assert "12 users, 8 items, 72 interactions" in capsys.readouterr().out
+
+
+def start(folder, *argv):
+    """The command in a process group of its own, as a terminal would start it."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "run_all.py"), *argv]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def wait_for_checkpoint(folder, process):
+    """Until training has begun to leave something behind."""
+    deadline = time.monotonic() + 120
+    while not list(folder.rglob("lock")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+    time.sleep(4.0)  # into the training
+
+
+SASREC = ["--datasets", "demo", "--methods", "sasrec", "--profile", "smoke", "--output-dir", "results"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(folder, *SASREC)
+    assert process.wait(timeout=240) == 0, process.communicate()[0]
+    (record,) = records.read_all(folder / "results")
+    return record
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "code"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, True, -9), (signal.SIGKILL, False, -9)],
+)
+def test_an_interrupted_run_continues_to_the_same_bits(tmp_path, undisturbed, number, whole_group, code):
+    """Ctrl-C reaches the whole group, kill only the parent; SIGKILL once on all and once on the parent alone."""
+    process = start(tmp_path, *SASREC)
+    wait_for_checkpoint(tmp_path, process)
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == code, said
+    if code > 0:
+        assert "the same command continues" in said
+        assert list(tmp_path.rglob("train.checkpoint"))
+    assert not records.read_all(tmp_path / "results")
+    again = start(tmp_path, *SASREC)
+    assert again.wait(timeout=240) == 0, again.communicate()[0]
+    (record,) = records.read_all(tmp_path / "results")
+    expected, found = undisturbed.ranking(), record.ranking()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert record.fields["training"] == undisturbed.fields["training"]
+    assert not list((tmp_path / "results" / ".work").rglob("*.checkpoint"))

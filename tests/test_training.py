@@ -1,0 +1,183 @@
+"""The shared training loop: every example once, resumable to the bit, stopped for the stated reason."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from benchmark.run import Interrupted, Run
+from methods.blocks import training
+from methods.blocks.training import Training, epoch_batches, learning_rate_at, seed_everything, train
+
+
+class Toy:
+    """A dropout network on made-up rows of three lengths; its validation score is minus its loss."""
+
+    def __init__(self, run, seed=0, **overrides):
+        seed_everything(seed)
+        self.run, self.steps = run, 0
+        self.model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.x = torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+        self.y = self.x.sum(1, keepdim=True)
+        self.lengths = torch.tensor([1, 2, 3]).repeat(20)
+        settings = {"epochs": 6, "batch_size": 7, "learning_rate": 0.01, "warmup_steps": 3, "patience": 99}
+        self.config = Training(**(settings | overrides))
+
+    def loss(self, rows, length):
+        assert (self.lengths[rows] == length).all()
+        self.steps += 1
+        return (self.model(self.x[rows]) - self.y[rows]).square().mean() + 0.01 * np.random.rand()
+
+    def validate(self):
+        with torch.no_grad():
+            return -float((self.model(self.x) - self.y).square().mean())
+
+    def train(self):
+        return train(self.model, self.lengths, self.loss, self.config, self.validate, self.run)
+
+    def weights(self):
+        return torch.cat([p.detach().flatten() for p in self.model.parameters()])
+
+
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=80), size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_an_epoch_holds_every_example_once_in_batches_of_one_length(lengths, size, seed):
+    lengths = torch.tensor(lengths)
+    batches = epoch_batches(lengths, lambda _: size, torch.Generator().manual_seed(seed))
+    rows = torch.cat([rows for rows, _ in batches])
+    assert sorted(rows.tolist()) == list(range(len(lengths)))
+    assert all((lengths[rows] == length).all() and len(rows) <= size for rows, length in batches)
+    again = epoch_batches(lengths, lambda _: size, torch.Generator().manual_seed(seed))
+    assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(batches, again, strict=True))
+
+
+def test_epochs_are_shuffled_differently():
+    lengths = torch.ones(50, dtype=torch.long)
+    orders = [epoch_batches(lengths, lambda _: 50, torch.Generator().manual_seed(s))[0][0].tolist() for s in (0, 1)]
+    assert orders[0] != orders[1]
+
+
+def test_learning_rate_warms_up_then_falls_along_a_cosine():
+    config = Training(learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate_at(s, 104, config) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert learning_rate_at(54, 104, config) == pytest.approx(0.5)
+    assert learning_rate_at(104, 104, config) == pytest.approx(0.0)
+    assert learning_rate_at(90, 104, Training(learning_rate=1.0, schedule="constant")) == 1.0
+    with pytest.raises(ValueError, match="cosine or constant"):
+        learning_rate_at(9, 10, Training(schedule="linear"))
+
+
+def test_same_seed_same_weights_other_seed_others():
+    weights = []
+    for seed in (0, 0, 1):
+        toy = Toy(Run(seed=seed), seed=seed)
+        toy.train()
+        weights.append(toy.weights())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 9, 10, 11, 37])
+def test_a_stopped_training_continues_to_the_same_bits(tmp_path, stop_at):
+    """9 batches an epoch: inside the first epoch, at its end, right after it, and later."""
+    undisturbed = Toy(Run())
+    expected = undisturbed.train()
+    stopped = Toy(Run(work_dir=tmp_path))
+    stopped.run.should_stop = lambda: stopped.steps == stop_at
+    with pytest.raises(Interrupted):
+        stopped.train()
+    resumed = Toy(Run(work_dir=tmp_path), seed=0)
+    torch.manual_seed(12345)  # a new process has other random states; the checkpoint must bring its own
+    np.random.seed(54321)
+    report = resumed.train()
+    assert resumed.steps == undisturbed.steps - stop_at
+    assert torch.equal(resumed.weights(), undisturbed.weights())
+    assert report == expected
+
+
+def test_a_killed_training_continues_from_its_last_checkpoint_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    undisturbed = Toy(Run())
+    undisturbed.train()
+
+    class Killed(BaseException):
+        pass
+
+    killed = Toy(Run(work_dir=tmp_path))
+    plain_loss = killed.loss
+
+    def dying_loss(rows, length):
+        if killed.steps == 21:
+            raise Killed
+        return plain_loss(rows, length)
+
+    killed.loss = dying_loss
+    with pytest.raises(Killed):
+        killed.train()
+    resumed = Toy(Run(work_dir=tmp_path))
+    resumed.train()
+    assert 0 < resumed.steps < undisturbed.steps
+    assert torch.equal(resumed.weights(), undisturbed.weights())
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first, second = Toy(Run(work_dir=tmp_path)), Toy(Run(work_dir=tmp_path))
+    report = first.train()
+    assert second.train() == report
+    assert second.steps == 0 and torch.equal(first.weights(), second.weights())
+
+
+def test_best_weights_are_restored_and_patience_stops():
+    toy = Toy(Run(), patience=2, epochs=50)
+    scores = iter([0.1, 0.5, 0.3, 0.2, 0.9])
+    kept = []
+    toy.validate = lambda: (kept.append(toy.weights().clone()), next(scores))[1]
+    report = toy.train()
+    assert (report.stopped_by, report.epochs, report.best_epoch, report.best_score) == ("patience", 4, 2, 0.5)
+    assert torch.equal(toy.weights(), kept[1])
+
+
+def test_reasons_to_stop():
+    assert Toy(Run(), epochs=2).train().stopped_by == "limit"
+    capped = Toy(Run(), max_minutes=1e-9).train()
+    assert (capped.stopped_by, capped.epochs, capped.steps) == ("cap", 1, 1)
+
+
+def test_the_cap_counts_earlier_sessions(tmp_path):
+    stopped = Toy(Run(work_dir=tmp_path))
+    stopped.run.should_stop = lambda: stopped.steps == 12
+    with pytest.raises(Interrupted):
+        stopped.train()
+    resumed = Toy(Run(work_dir=tmp_path))
+    state = training.read_checkpoint(tmp_path / "train.checkpoint", torch.device("cpu"))
+    assert state["seconds"] > 0
+    state["seconds"] = 1e9
+    state["fingerprint"]["config"]["max_minutes"] = 60.0
+    training.write_checkpoint(tmp_path / "train.checkpoint", state)
+    resumed.config = Training(**(vars(resumed.config) | {"max_minutes": 60.0}))
+    assert resumed.train().stopped_by == "cap" and resumed.steps == 1
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:-9] + b"x" + b[-8:], lambda b: b""])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
+    Toy(Run(work_dir=tmp_path)).train()
+    path = tmp_path / "train.checkpoint"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"train\.checkpoint is damaged; delete it"):
+        Toy(Run(work_dir=tmp_path)).train()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    Toy(Run(work_dir=tmp_path)).train()
+    with pytest.raises(ValueError, match="other settings"):
+        Toy(Run(work_dir=tmp_path), learning_rate=0.5).train()
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    toy = Toy(Run())
+    toy.loss = lambda rows, length: toy.model(toy.x[rows]).sum() * math.nan
+    with pytest.raises(ValueError, match="lower the learning rate"):
+        toy.train()
