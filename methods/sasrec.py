@@ -228,10 +228,9 @@ def training_windows(sequences: Sequences, width: int) -> tuple[np.ndarray, np.n
 
 def score_last(model: Network, device: str, cases: Cases) -> Tensor:
     """Scores (B, N + 1) of every item after each history; causal attention makes right padding harmless."""
-    lengths = np.maximum(cases.histories.lengths, 1)  # an empty history is read as one PAD
-    history = torch.from_numpy(cases.histories.padded(int(lengths.max())).astype(np.int64)).to(
-        device
-    )  # (B, L)
+    histories = cases.histories.tail(model.position.num_embeddings)
+    lengths = np.maximum(histories.lengths, 1)  # an empty history is read as one PAD
+    history = torch.from_numpy(histories.padded(int(lengths.max())).astype(np.int64)).to(device)  # (B, L)
     last = torch.from_numpy(lengths - 1).to(device)
     states = model(history)[torch.arange(len(history), device=history.device), last]  # (B, D)
     return states @ model.item.weight.T
