@@ -7,10 +7,11 @@ import json
 import sys
 from collections.abc import Sequence
 
+from benchmark.datasets.prepare import prepare as prepare_dataset
+
 import methods
 import protocols
 from benchmark import cli, datasets, grid, records
-from benchmark.datasets.prepare import prepare as prepare_dataset
 from benchmark.files import sentence
 from benchmark.job import Loaders, Planned, plan
 from benchmark.progress import duration
@@ -71,7 +72,17 @@ def _plan(args: argparse.Namespace, device: str) -> list[Planned]:
         print(f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {len(data.users):,} interactions")
         where = {"dataset_spec": name, "data_dir": args.data_dir, "output_dir": args.output_dir.resolve()}
         planned += [
-            plan(data, protocol, entrant, seed, profile, args.track, method_spec=spec, limit_users=args.limit_users, **where)
+            plan(
+                data,
+                protocol,
+                entrant,
+                seed,
+                profile,
+                args.track,
+                method_spec=spec,
+                limit_users=args.limit_users,
+                **where,
+            )
             for seed in args.seeds or [0]
             for spec, entrant in entrants
         ]

@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -40,7 +41,7 @@ class _Extend(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         found = list(getattr(namespace, self.dest) or [])
-        new = [name for value in values for name in names(value)]
+        new: list[Any] = [name for value in values for name in names(value)]
         if not new:
             parser.error(f"{option_string} needs at least one name")
         if self.dest == "seeds":
@@ -80,11 +81,15 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     what = run.add_argument_group("what to run")
     what.add_argument("--protocol", default="loo", help="how methods are asked (default: loo)")
     what.add_argument("--datasets", nargs="+", action=_Extend, metavar="NAME", help="names, aliases or paths")
-    what.add_argument("--methods", nargs="+", action=_Extend, metavar="NAME", help="names or path/to/file.py; default: all")
+    what.add_argument(
+        "--methods", nargs="+", action=_Extend, metavar="NAME", help="names or path/to/file.py; default: all"
+    )
     what.add_argument("--seeds", nargs="+", action=_Extend, metavar="N", help="default: 0")
     what.add_argument("--track", choices=("unified",), default="unified", help="only unified rows are ranked")
     what.add_argument("--profile", choices=("smoke", "small", "full"), help="size; default: full on CUDA, else small")
-    what.add_argument("--limit-users", type=positive, metavar="N", help="ask only N test users (not a benchmark result)")
+    what.add_argument(
+        "--limit-users", type=positive, metavar="N", help="ask only N test users (not a benchmark result)"
+    )
     where = run.add_argument_group("where")
     where.add_argument("--data-dir", help="folder with one sub-folder per dataset; default $GENREC_DATA")
     where.add_argument("--output-dir", type=Path, default=Path("results"), help="default: results")

@@ -29,9 +29,7 @@ class Scores:
     """slice -> label -> ``users`` (how many) and the mean of every per-user metric; no means of nobody."""
 
 
-def evaluate(
-    ranking: Ranking, questions: Questions, split: Split, rules: Mapping[str, Any], n_items: int
-) -> Scores:
+def evaluate(ranking: Ranking, questions: Questions, split: Split, rules: Mapping[str, Any], n_items: int) -> Scores:
     """Score a ranking under a protocol's rules. Raises ValueError when the ranking breaks the contract.
 
     ``questions`` are the test questions of ``split`` or a part of them. A user without a hit, or without a
@@ -160,13 +158,9 @@ def _check_users(answered: np.ndarray, asked: np.ndarray) -> None:
         raise ValueError(f"the ranking answers user {found[counts > 1][0]} more than once; one list per user")
     unknown, missing = np.setdiff1d(found, asked), np.setdiff1d(asked, found)
     if len(unknown):
-        raise ValueError(
-            f"the ranking answers {len(unknown)} users that were not asked, e.g. user {unknown[0]}"
-        )
+        raise ValueError(f"the ranking answers {len(unknown)} users that were not asked, e.g. user {unknown[0]}")
     if len(missing):
-        raise ValueError(
-            f"the ranking leaves out {len(missing)} users that were asked, e.g. user {missing[0]}"
-        )
+        raise ValueError(f"the ranking leaves out {len(missing)} users that were asked, e.g. user {missing[0]}")
 
 
 def _check_items(ranking: Ranking, n_items: int, candidates: np.ndarray | None) -> None:
@@ -174,13 +168,9 @@ def _check_items(ranking: Ranking, n_items: int, candidates: np.ndarray | None) 
     real = items > PAD
     ordered = np.sort(items, axis=1)
     twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > PAD)
-    allowed = (
-        np.ones(n_items + 1, bool) if candidates is None else np.isin(np.arange(n_items + 1), candidates)
-    )
+    allowed = np.ones(n_items + 1, bool) if candidates is None else np.isin(np.arange(n_items + 1), candidates)
     known = items <= n_items
-    _refuse(
-        ranking, (items < -1) | ~known, f"names an unknown item (ids are 1..{n_items}, 0 = PAD, -1 = invalid)"
-    )
+    _refuse(ranking, (items < -1) | ~known, f"names an unknown item (ids are 1..{n_items}, 0 = PAD, -1 = invalid)")
     _refuse(ranking, np.pad(twice, ((0, 0), (1, 0))), "names an item twice")
     _refuse(
         ranking,
@@ -216,15 +206,11 @@ def _check_spend(ranking: Ranking, budget: Budget) -> None:
     if spend is None:
         raise ValueError("the ranking does not say what it spent; a Spend is mandatory")
     if spend.rule not in RULES_OF_SCORING:
-        raise ValueError(
-            f"unknown scoring rule '{spend.rule}' in the spend; use one of {', '.join(RULES_OF_SCORING)}"
-        )
+        raise ValueError(f"unknown scoring rule '{spend.rule}' in the spend; use one of {', '.join(RULES_OF_SCORING)}")
     amounts = (spend.items_scored, spend.forward_passes, spend.beam_size, spend.decoder_tokens)
     if not all(math.isfinite(amount) and amount >= 0 for amount in amounts):
         raise ValueError(f"every amount of the spend must be a finite number of at least 0, not {amounts}")
     if spend.beam_size > budget.beam_size:
-        raise ValueError(
-            f"the ranking spent a beam of {spend.beam_size}; the protocol allows {budget.beam_size}"
-        )
+        raise ValueError(f"the ranking spent a beam of {spend.beam_size}; the protocol allows {budget.beam_size}")
     if length > budget.list_length:
         raise ValueError(f"the ranking's lists have {length} items; the protocol allows {budget.list_length}")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from benchmark import records
@@ -102,7 +102,8 @@ def run_jobs(
     A crash, an out-of-memory or a job over ``job_limit`` becomes a record with its reason. SIGTERM, Ctrl-C and the
     time limit let running jobs checkpoint and stop; the same call later continues them.
     """
-    grid, waiting, running = Grid(), [item.job for item in planned], {}
+    grid, waiting = Grid(), [item.job for item in planned]
+    running: dict[int, _Slot] = {}
     display = Display(len(devices), {str(item.job): item.seconds for item in planned})
     _set_threads(len(devices))
     deadline = None if time_limit is None else time.monotonic() + time_limit
@@ -162,7 +163,10 @@ class _Slot:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=main, args=(job, loaders, device, theirs))
+        # Ctrl-C reaches the whole process group. The child inherits that it is ignored, from its first instruction.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
+        signal.signal(signal.SIGINT, previous)
         theirs.close()
         self.end: tuple[str, str | None] | None = None
         self.kill_at: float | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmark import records
-from benchmark.evaluate import check, evaluate
+from benchmark.evaluate import evaluate
 from benchmark.files import content_hash, sha256_of
 from benchmark.method import Entrant, Estimate, build_config, config_dict
 from benchmark.progress import duration
@@ -81,9 +81,7 @@ class Job:
         return self._below(self.output_dir / ".work")
 
     def _below(self, root: Path) -> Path:
-        return records.folder_of(
-            root, self.protocol, self.dataset_name, self.method_name, self.config_hash, self.seed
-        )
+        return records.folder_of(root, self.protocol, self.dataset_name, self.method_name, self.config_hash, self.seed)
 
     def __str__(self) -> str:
         return f"{self.dataset_name} {self.method_name} seed {self.seed}"
@@ -129,7 +127,7 @@ def plan(
 
 
 def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    """Files -> Dataset -> split -> fit -> recommend -> Ranking -> per-user scores: the fields and arrays of a record."""
+    """Files -> Dataset -> split -> fit -> recommend -> Ranking -> per-user scores: a record's fields and arrays."""
     dataset = loaders.dataset(job.dataset_spec, job.data_dir)
     protocol = loaders.protocol(job.protocol)
     split = limit(protocol.split(dataset), job.limit_users)
@@ -140,7 +138,6 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
     config = build_config(entrant.cls, entrant.preset, job.profile)
     method = entrant.cls(config, argument=entrant.argument, run=run).fit(split.train)
     ranking = method.recommend(split.test.cases, protocol.budget.list_length, budget=protocol.budget)
-    check(ranking, split.test.cases, dataset.n_items, protocol.budget.list_length, protocol.budget)
     scores = evaluate(ranking, split.test, split, protocol.rules, dataset.n_items)
     fields = base_fields(job, protocol) | {
         "status": "ok",

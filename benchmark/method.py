@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from benchmark.names import hint
 from benchmark.run import Run
 from benchmark.types import Budget, Cases, Ranking, TrainingView
 
@@ -96,8 +97,7 @@ def build_config(cls: type[Method], preset: str | None, profile: str) -> Any:
     overrides = dict(cls.profiles.get(profile, {}))
     if preset is not None:
         if preset not in cls.presets:
-            known = ", ".join(sorted(cls.presets)) or "none"
-            raise ValueError(f"unknown preset '@{preset}'; presets of this method: {known}")
+            raise ValueError(f"unknown preset '@{preset}'; {hint(preset, cls.presets, 'presets', prefix='@')}")
         overrides |= cls.presets[preset]
     return replace_nested(cls.Config(), overrides)
 

@@ -90,7 +90,9 @@ def escape(method: str) -> str:
     return method.replace(":", "~")
 
 
-def write(folder: Path, fields: Mapping[str, Any], arrays: Mapping[str, Mapping[str, np.ndarray]], log: Path | None) -> Record:
+def write(
+    folder: Path, fields: Mapping[str, Any], arrays: Mapping[str, Mapping[str, np.ndarray]], log: Path | None
+) -> Record:
     """Write a record as a whole. ``arrays`` maps file names to their arrays; an older record is replaced.
 
     Everything is written beside ``folder`` and renamed, so a crash at any moment leaves the old record or the new.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 import traceback
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +21,7 @@ from benchmark import records
 from benchmark.files import sentence
 from benchmark.job import Job, Loaders, base_fields, score
 from benchmark.run import Interrupted, Run
+
 LOCK_SECONDS = 30.0
 
 
@@ -90,8 +93,13 @@ def _stop_flag() -> threading.Event:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), stop.set()), daemon=True).start()
+        threading.Thread(target=_set_after, args=(parent, stop), daemon=True).start()
     return stop
+
+
+def _set_after(parent: BaseProcess, stop: threading.Event) -> None:
+    parent.join()
+    stop.set()
 
 
 def _log_to(path: Path) -> None:
@@ -105,10 +113,8 @@ def _log_to(path: Path) -> None:
 
 
 def _send(connection: Connection, message: tuple[Any, ...]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the parent is gone; the stop flag says so too
         connection.send(message)
-    except OSError:
-        pass  # the parent is gone; the stop flag says so too
 
 
 def _out_of_memory(error: BaseException) -> bool:

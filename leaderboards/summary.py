@@ -106,15 +106,19 @@ def _key(record: Record) -> tuple[str, int]:
 def _refuse_mixture(records: Iterable[Record]) -> None:
     _one_value(records, "protocol hashes", lambda r: f"{r.protocol['name']} {r.protocol['hash']}")
     for name in ("track", "profile", "limit_users"):
-        _one_value(records, f"values of {name}", lambda r, name=name: r.fields[name])
+        _one_value(records, f"values of {name}", _field(name))
     for dataset in sorted({record.dataset for record in records}):
         group = [record for record in records if record.dataset == dataset]
-        _one_value(group, f"versions of {dataset} (dataset hashes)", lambda r: r.fields["dataset_hash"])
+        _one_value(group, f"versions of {dataset} (dataset hashes)", _field("dataset_hash"))
         for method in sorted({record.method for record in group}):
             runs = [record for record in group if record.method == method]
-            _one_value(runs, f"configurations of {method} on {dataset}", lambda r: r.fields["config_hash"])
+            _one_value(runs, f"configurations of {method} on {dataset}", _field("config_hash"))
             if len({record.seed for record in runs}) < len(runs):
                 raise ValueError(f"a seed of {method} on {dataset} was given twice; give every record once")
+
+
+def _field(name: str) -> Callable[[Record], Any]:
+    return lambda record: record.fields[name]
 
 
 def _one_value(records: Iterable[Record], what: str, value: Callable[[Record], Any]) -> None:
@@ -125,8 +129,7 @@ def _one_value(records: Iterable[Record], what: str, value: Callable[[Record], A
 
 def _one_dataset(records: list[Record], reference: str, primary: str, permutations: int) -> Summary:
     done = [record for record in records if record.status == "ok"]
-    name, k = parse(primary)
-    recall = f"recall@{k}"
+    recall = f"recall@{parse(primary)[1]}"
     scores = _Scores.of(done, primary, recall)
     runs = {method: [r for r in done if r.method == method] for method in sorted({r.method for r in done})}
     intervals = _intervals(scores.primary, RESAMPLES)

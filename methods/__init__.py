@@ -6,18 +6,17 @@ the suite. Installed packages add rooms by the entry-point group ``genrec_bench.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from benchmark.method import Entrant, Method
+from benchmark.names import hint
 
 ENTRY_POINTS = "genrec_bench.methods"
 NOT_ROOMS = {"blocks", "audits"}
@@ -48,9 +47,7 @@ def load(spec: str) -> Entrant:
     """The method that ``spec`` names. Raises ValueError with the nearest known name."""
     match = _SPEC.fullmatch(spec.strip())
     if match is None:
-        raise ValueError(
-            f"'{spec}' is no method name; write room[:argument][@preset] or path/to/file.py[@preset]"
-        )
+        raise ValueError(f"'{spec}' is no method name; write room[:argument][@preset] or path/to/file.py[@preset]")
     room, argument, preset, source = match["room"], match["argument"], match["preset"], None
     if room.endswith(".py"):
         path = Path(room).expanduser()
@@ -59,19 +56,13 @@ def load(spec: str) -> Entrant:
         cls = _room(room)
     _check_argument(cls, room, argument)
     if preset is not None and preset not in cls.presets:
-        raise ValueError(
-            f"unknown preset '@{preset}' of {room}; {_hint(preset, cls.presets, 'presets', prefix='@')}"
-        )
+        raise ValueError(f"unknown preset '@{preset}' of {room}; {hint(preset, cls.presets, 'presets', prefix='@')}")
     name = room + (f":{argument}" if argument else "") + (f"@{preset}" if preset else "")
     return Entrant(name, cls, argument, preset, source)
 
 
 def _built_in() -> set[str]:
-    return {
-        m.name
-        for m in pkgutil.iter_modules(__path__)
-        if m.name not in NOT_ROOMS and not m.name.startswith("_")
-    }
+    return {m.name for m in pkgutil.iter_modules(__path__) if m.name not in NOT_ROOMS and not m.name.startswith("_")}
 
 
 def _installed() -> dict[str, importlib.metadata.EntryPoint]:
@@ -81,7 +72,7 @@ def _installed() -> dict[str, importlib.metadata.EntryPoint]:
 def _room(room: str) -> type[Method]:
     known = names()
     if room not in known:
-        raise ValueError(f"unknown method '{room}'; {_hint(room, known, 'methods')}")
+        raise ValueError(f"unknown method '{room}'; {hint(room, known, 'methods')}")
     if room in _built_in():
         return _method_of(importlib.import_module(f"{__name__}.{room}"), f"methods/{room}")
     return _checked(_installed()[room].load(), f"entry point '{room}'")
@@ -92,9 +83,7 @@ def _external(path: Path) -> type[Method]:
     if not path.is_file():
         raise ValueError(f"there is no method file {path}; check the path")
     if not _FILE_STEM.fullmatch(path.stem):
-        raise ValueError(
-            f"'{path.stem}' cannot name a method; rename {path} to letters, digits, '_', '.' and '-'"
-        )
+        raise ValueError(f"'{path.stem}' cannot name a method; rename {path} to letters, digits, '_', '.' and '-'")
     if path.stem in names():
         raise ValueError(f"{path} has the name of the built-in method '{path.stem}'; rename the file")
     return _method_of(_import_file(path), str(path))
@@ -134,15 +123,5 @@ def _check_argument(cls: type[Method], room: str, argument: str | None) -> None:
         choices = ", ".join(f"{room}:{known}" for known in cls.arguments)
         raise ValueError(f"{room} needs an argument; write one of {choices}")
     elif argument is not None and argument not in cls.arguments:
-        hint = _hint(argument, cls.arguments, "arguments", prefix=f"{room}:")
-        raise ValueError(f"unknown argument '{argument}' of {room}; {hint}")
-
-
-def _hint(word: str, known: Iterable[str], noun: str, prefix: str = "") -> str:
-    """The nearest known word whatever its case, else all of them."""
-    by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1)
-    if close:
-        return f"did you mean '{prefix}{by_lower[close[0]]}'?"
-    everything = ", ".join(prefix + name for name in sorted(by_lower.values()) if name)
-    return f"known {noun}: {everything or 'none'}"
+        nearest = hint(argument, cls.arguments, "arguments", prefix=f"{room}:")
+        raise ValueError(f"unknown argument '{argument}' of {room}; {nearest}")

@@ -64,9 +64,7 @@ class ItemKNN(Method):
         with self.run.stage("train"):
             stored = cached(self.run.artifacts_dir, key, lambda: self._arrays(view))
         size = view.n_items + 1
-        self.similar = sparse.csr_matrix(
-            (stored["data"], stored["indices"], stored["indptr"]), shape=(size, size)
-        )
+        self.similar = sparse.csr_matrix((stored["data"], stored["indices"], stored["indptr"]), shape=(size, size))
         return self
 
     def _arrays(self, view: TrainingView) -> dict[str, np.ndarray]:

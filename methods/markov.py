@@ -32,9 +32,7 @@ class Markov(Method):
 
     def _count(self, view: TrainingView) -> None:
         sequences, n = view.sequences, view.n_items + 1
-        within = (
-            sequences.row_of[1:] == sequences.row_of[:-1]
-        )  # a pair must not cross from one user to the next
+        within = sequences.row_of[1:] == sequences.row_of[:-1]  # a pair must not cross from one user to the next
         pairs = sequences.items[:-1][within], sequences.items[1:][within]
         ones = np.ones(len(pairs[0]), np.float32)
         self.follows = sparse.csr_matrix((ones, pairs), shape=(n, n))  # (from, to), equal pairs add up
@@ -57,9 +55,7 @@ class Markov(Method):
     @classmethod
     def estimate(cls, config: Any, n_users: int, n_items: int, n_interactions: int) -> Estimate:
         """Filling and ranking one score per user and item, 1e8 of them a second."""
-        return Estimate(
-            seconds=1.0 + n_users * n_items / 1e8, memory_bytes=64.0 * n_interactions + 3e4 * n_items
-        )
+        return Estimate(seconds=1.0 + n_users * n_items / 1e8, memory_bytes=64.0 * n_interactions + 3e4 * n_items)
 
 
 METHOD = Markov

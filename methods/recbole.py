@@ -81,7 +81,7 @@ class RecBole(Method):
         "smoke": {
             "gru4rec": {"embedding_size": 32, "hidden_size": 32},
             "sasrec": {"n_layers": 1, "hidden_size": 32, "inner_size": 64},
-            "training": {"epochs": 3, "batch_size": 256, "patience": 3, "max_minutes": 0.5},
+            "training": {"epochs": 8, "batch_size": 128, "learning_rate": 3e-3, "patience": 3},
         },
         "small": {"training": {"epochs": 60, "batch_size": 512, "patience": 5, "max_minutes": 25.0}},
     }
@@ -105,9 +105,7 @@ class RecBole(Method):
             pairs.lengths,
             lambda rows, length: self.model.calculate_loss(pairs.batch(rows, length)),
             self.config.training,
-            lambda: mean_metric(
-                self._rank(view.valid.cases, 10, "validate"), view.valid.targets, view.selection
-            ),
+            lambda: mean_metric(self._rank(view.valid.cases, 10, "validate"), view.valid.targets, view.selection),
             self.run,
         )
         return self
@@ -128,9 +126,7 @@ class RecBole(Method):
     def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
         scored = len(cases.tie_order) - 1 if candidates is None else len(candidates)
         spend = Spend(rule="scores", items_scored=scored)
-        return rank_by_score(
-            self._score, cases, k, run=self.run, spend=spend, candidates=candidates, stage=stage
-        )
+        return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates, stage=stage)
 
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1). A user without history is asked with one PAD, as RecBole has no empty sequences."""

@@ -23,7 +23,7 @@ from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method
 from benchmark.types import PAD, Budget, Cases, Ranking, Sequences, Spend, TrainingView
 from methods.blocks.ranking import rank_by_score
-from methods.blocks.training import Report, Training, seed_everything, train
+from methods.blocks.training import Training, seed_everything, train
 
 
 class SASRec(Method):
@@ -50,12 +50,17 @@ class SASRec(Method):
         )
         """``batch_size`` counts target positions, so that every position weighs the same."""
 
+    config: Config
     presets = {
         "sampled": {"loss": "sampled-softmax", "negatives": 256},
         "bce": {"loss": "bce", "negatives": 1},
     }
     profiles = {
-        "smoke": {"width": 32, "layers": 1, "training": {"epochs": 5, "patience": 3, "max_minutes": 0.5}},
+        "smoke": {
+            "layers": 1,
+            "dropout": 0.2,
+            "training": {"epochs": 16, "batch_size": 256, "learning_rate": 3e-3, "patience": 4},
+        },
         "small": {"training": {"epochs": 200, "patience": 10, "max_minutes": 25.0}},
     }
     lineup = ("", "@sampled", "@bce")
@@ -72,9 +77,7 @@ class SASRec(Method):
             lengths,
             lambda rows, length: self._loss(*(t[rows, :length] for t in tensors)),
             self.config.training,
-            lambda: mean_metric(
-                self._rank(view.valid.cases, 10, "validate"), view.valid.targets, view.selection
-            ),
+            lambda: mean_metric(self._rank(view.valid.cases, 10, "validate"), view.valid.targets, view.selection),
             self.run,
             rows_per_batch=lambda length: max(1, self.config.training.batch_size // length),
         )
@@ -89,9 +92,7 @@ class SASRec(Method):
         if loss is None:
             raise ValueError(f"unknown loss '{self.config.loss}'; use cross-entropy, sampled-softmax or bce")
         shape = (len(inputs), self.config.negatives)
-        negatives = torch.randint(
-            1, len(items), shape, device=inputs.device
-        )  # (B, M) shared by a row's positions
+        negatives = torch.randint(1, len(items), shape, device=inputs.device)  # (B, M) shared by a row's positions
         positive = (states * items[targets]).sum(-1).float()  # (B, L)
         negative = (states @ items[negatives].transpose(1, 2)).float()  # (B, L, M)
         drawn = targets[:, :, None] == negatives[:, None, :]  # (B, L, M)

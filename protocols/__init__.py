@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
+from benchmark.names import hint
 from benchmark.protocol import Protocol
 
 
@@ -17,11 +17,7 @@ def names() -> list[str]:
 def load(name: str) -> Protocol:
     """The protocol of that name. Raises ValueError that suggests the nearest one."""
     if name not in names():
-        near = get_close_matches(name, names(), n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names())}"
-        raise ValueError(f"unknown protocol '{name}'; {hint}")
+        raise ValueError(f"unknown protocol '{name}'; {hint(name, names(), 'protocols')}")
     protocol = import_module(f"protocols.{name}").PROTOCOL
-    assert isinstance(protocol, Protocol) and protocol.name == name, (
-        f"protocols/{name}.py names another protocol"
-    )
+    assert isinstance(protocol, Protocol) and protocol.name == name, f"protocols/{name}.py names another protocol"
     return protocol

@@ -28,9 +28,7 @@ RULES: dict[str, Any] = {
     "primary": "ndcg@10",
     "selection": "ndcg@10",
     "reference": "sasrec",
-    "beyond_accuracy": [
-        f"{n}@{k}" for n in ("coverage", "item_entropy", "category_entropy") for k in (10, 20)
-    ],
+    "beyond_accuracy": [f"{n}@{k}" for n in ("coverage", "item_entropy", "category_entropy") for k in (10, 20)],
     "entropy": "natural logarithm; categories of the second level, items without one left out",
     "seen_items": "kept",
     "second_column": {"suffix": "seen-dropped", "rule": "same lists, seen items removed, gaps closed"},
@@ -92,9 +90,7 @@ def _presplit_asked(dataset: Dataset, label: np.ndarray) -> np.ndarray:
     """(U,) bool: users with given answers. Raises ValueError unless each is train..., valid, test."""
     labels = Sequences.from_lengths(label[dataset.chronological], dataset.sequences.lengths)
     asked = np.bincount(labels.row_of, weights=labels.items > 0, minlength=len(labels)) > 0  # (U,)
-    place_from_end = np.repeat(labels.offsets[1:], labels.lengths) - np.arange(
-        len(labels.items)
-    )  # (T,) 1 = last
+    place_from_end = np.repeat(labels.offsets[1:], labels.lengths) - np.arange(len(labels.items))  # (T,) 1 = last
     wanted = np.select([place_from_end == 1, place_from_end == 2], [2, 1], 0)
     wrong = asked[labels.row_of] & (labels.items != wanted)
     broken = np.flatnonzero(asked & (labels.lengths < RULES["min_interactions"]))

@@ -101,7 +101,15 @@ def planned(names, output_dir, seed=0):
     data, protocol = dataset("conveyor", None), protocols.load("loo")
     return [
         plan(
-            data, protocol, method(name), seed, "smoke", "unified", dataset_spec="conveyor", method_spec=name, output_dir=output_dir
+            data,
+            protocol,
+            method(name),
+            seed,
+            "smoke",
+            "unified",
+            dataset_spec="conveyor",
+            method_spec=name,
+            output_dir=output_dir,
         )
         for name in names
     ]

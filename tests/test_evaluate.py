@@ -45,9 +45,7 @@ def questions_of(targets: list[list[int]], seen: list[list[int]] | None = None) 
     return Questions(cases, Sequences.from_rows(targets))
 
 
-def split_of(
-    questions: Questions, codes: list[int] | None = None, categories: np.ndarray | None = None
-) -> Split:
+def split_of(questions: Questions, codes: list[int] | None = None, categories: np.ndarray | None = None) -> Split:
     view = protocols.load("loo").split(toys.conveyor(N)).train
     slices = {} if codes is None else {"half": Slice(("first", "second", "empty"), np.array(codes, np.int8))}
     return Split(view, questions, slices, categories, {})
@@ -117,9 +115,7 @@ def test_items_seen_before_the_history_window_are_dropped_too() -> None:
 
 
 @given(LISTS, st.data(), st.integers(1, 4))
-def test_seen_items_are_dropped_block_by_block(
-    rows: list[list[int]], data: st.DataObject, block: int
-) -> None:
+def test_seen_items_are_dropped_block_by_block(rows: list[list[int]], data: st.DataObject, block: int) -> None:
     seen = [data.draw(st.lists(st.integers(1, N), max_size=9)) for _ in rows]
     fresh = _without_seen(ranking_of(rows).items, Sequences.from_rows(seen), block)
     wanted = [[i for i in row[:K] if i not in had] for row, had in zip(rows, seen, strict=True)]
@@ -131,16 +127,12 @@ def test_beyond_accuracy_by_hand() -> None:
     categories = np.zeros(N + 1, np.int32)
     categories[[1, 2]], categories[3] = 8, 9
     questions = questions_of([[7], [7]])
-    values = evaluate(
-        ranking_of(rows), questions, split_of(questions, categories=categories), RULES, N
-    ).metrics
+    values = evaluate(ranking_of(rows), questions, split_of(questions, categories=categories), RULES, N).metrics
     assert values["coverage@10"] == 11 / N  # 1 2 3 5 and 11..17
     assert values["coverage@20"] == 12 / N
     shares = [2 / 13, 2 / 13, *[1 / 13] * 9]
     assert values["item_entropy@10"] == pytest.approx(-sum(p * math.log(p) for p in shares))
-    assert values["category_entropy@10"] == pytest.approx(
-        -(4 / 5 * math.log(4 / 5) + 1 / 5 * math.log(1 / 5))
-    )
+    assert values["category_entropy@10"] == pytest.approx(-(4 / 5 * math.log(4 / 5) + 1 / 5 * math.log(1 / 5)))
 
 
 def test_without_categories_there_is_no_category_entropy_and_empty_lists_have_none() -> None:
@@ -247,12 +239,8 @@ def test_several_targets_stay_in_range_and_a_perfect_list_scores_one(
     targets = [data.draw(st.lists(st.integers(1, N), min_size=1, max_size=8, unique=True)) for _ in rows]
     values = scores_of(rows, targets)
     assert all(((v >= 0) & (v <= 1 + 1e-12)).all() for v in values.values())
-    assert (values["recall@5"] <= values["recall@10"]).all() and (
-        values["recall@10"] <= values["recall@20"]
-    ).all()
-    perfect = scores_of(
-        [[*t, *(i for i in row if i not in t)] for row, t in zip(rows, targets, strict=True)], targets
-    )
+    assert (values["recall@5"] <= values["recall@10"]).all() and (values["recall@10"] <= values["recall@20"]).all()
+    perfect = scores_of([[*t, *(i for i in row if i not in t)] for row, t in zip(rows, targets, strict=True)], targets)
     for metric in ("ndcg@1", "ndcg@5", "ndcg@10", "ndcg@20", "recall@10", "mrr@20"):
         np.testing.assert_allclose(perfect[metric], 1)
 
@@ -295,9 +283,7 @@ def test_metrics_agree_with_loops(rows: list[list[int]], data: st.DataObject) ->
             ranks = [rank for rank, item in enumerate(row[:k], 1) if item in wanted]
             ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(len(wanted), k) + 1))
             assert values[f"recall@{k}"][user] == pytest.approx(len(ranks) / len(wanted))
-            assert values[f"ndcg@{k}"][user] == pytest.approx(
-                sum(1 / math.log2(r + 1) for r in ranks) / ideal
-            )
+            assert values[f"ndcg@{k}"][user] == pytest.approx(sum(1 / math.log2(r + 1) for r in ranks) / ideal)
             if k == 20:
                 assert values["mrr@20"][user] == pytest.approx(1 / ranks[0] if ranks else 0)
 
@@ -319,28 +305,16 @@ def test_metrics_agree_with_ir_measures() -> None:
     rng = np.random.default_rng(0)
     n_users = 300
     rows = [rng.permutation(np.arange(1, N + 1))[: rng.integers(1, K + 1)].tolist() for _ in range(n_users)]
-    targets = [
-        rng.choice(N, size=1 if user % 2 else rng.integers(1, 26), replace=False) + 1
-        for user in range(n_users)
-    ]
+    targets = [rng.choice(N, size=1 if user % 2 else rng.integers(1, 26), replace=False) + 1 for user in range(n_users)]
     ours = scores_of(rows, [t.tolist() for t in targets])
     qrels = [ir_measures.Qrel(str(u), str(item), 1) for u, t in enumerate(targets) for item in t]
-    run = [
-        ir_measures.ScoredDoc(str(u), str(i), -float(r))
-        for u, row in enumerate(rows)
-        for r, i in enumerate(row)
-    ]
+    run = [ir_measures.ScoredDoc(str(u), str(i), -float(r)) for u, row in enumerate(rows) for r, i in enumerate(row)]
     names = {
-        f"{ours}@{k}": f"{theirs}@{k}"
-        for ours, theirs in (("recall", "R"), ("ndcg", "nDCG"))
-        for k in (1, 5, 10, 20)
+        f"{ours}@{k}": f"{theirs}@{k}" for ours, theirs in (("recall", "R"), ("ndcg", "nDCG")) for k in (1, 5, 10, 20)
     }
     names["mrr@20"] = "RR@20"
     measures = {theirs: ir_measures.parse_measure(theirs) for theirs in names.values()}
-    found = {
-        (str(m.measure), int(m.query_id)): m.value
-        for m in ir_measures.iter_calc(measures.values(), qrels, run)
-    }
+    found = {(str(m.measure), int(m.query_id)): m.value for m in ir_measures.iter_calc(measures.values(), qrels, run)}
     for metric, name in names.items():
         theirs = [found[str(measures[name]), user] for user in range(n_users)]
         np.testing.assert_allclose(ours[metric], theirs, atol=1e-12, err_msg=metric)

@@ -84,7 +84,7 @@ def test_a_traceback_is_in_the_log_of_a_failed_job(mixed):
     ],
 )
 def test_what_is_run_again(mixed, overwrite, again):
-    folder, result = mixed
+    _, result = mixed
     jobs = [outcome.job for outcome in result.outcomes]
     assert {job.method_name for job in jobs if not grid.is_finished(job, overwrite)} == again
 

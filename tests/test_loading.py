@@ -137,10 +137,7 @@ def test_a_file_from_outside_is_refused_with_a_reason(tmp_path: Path, newest: Pa
         (tmp_path / name).write_text(text)
         return tmp_path / name
 
-    assert (
-        refusal(tmp_path / "nowhere.py")
-        == f"there is no method file {tmp_path / 'nowhere.py'}; check the path"
-    )
+    assert refusal(tmp_path / "nowhere.py") == f"there is no method file {tmp_path / 'nowhere.py'}; check the path"
     assert "has the name of the built-in method 'markov'" in refusal(file("markov.py", EXTERNAL))
     assert "defines no METHOD; end it with" in refusal(file("empty.py", "x = 1\n"))
     assert "not a subclass of benchmark.method.Method" in refusal(file("number.py", "METHOD = 3\n"))

@@ -93,7 +93,7 @@ def test_missing_data_is_the_same_sentence_without_a_network(in_tmp, capsys, mon
     ("damage", "sentence"),
     [
         (lambda p: p.write_text("user\titem\n1\t2\n"), "header"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-6]), "truncated"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-6]), "cut off"),
         (lambda p: p.write_text(""), "empty"),
         (lambda p: p.write_text(p.read_text().replace("\t3\n", "\tyesterday\n")), "timestamp"),
         (lambda p: p.unlink(), "no"),
@@ -212,26 +212,58 @@ def start(folder, *argv):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "run_all.py"), *argv]
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
+SLOW_SASREC = '''
+"""SASRec that takes its time and checkpoints often, so that a test can stop it in the middle."""
+import time
+from methods.blocks import training
+from methods.sasrec import SASRec
+
+training.CHECKPOINT_SECONDS = 0.3
+
+
+class Slow(SASRec):
+    profiles = {"smoke": {"width": 16, "layers": 1, "training": {"epochs": 12, "batch_size": 256}}}
+
+    def _loss(self, *batch):
+        time.sleep(0.05)
+        return super()._loss(*batch)
+
+
+METHOD = Slow
+'''
+SLOW = ["--datasets", "./ring", "--methods", "./slow.py", "--profile", "smoke"]
+
+
+def slow_job(folder):
+    """The command that trains for some seconds on a ring of 40 items, with its files in ``folder``."""
+    rows = [f"u{u:03d}\ti{(u + t) % 40:02d}\t{t}" for u in range(200) for t in range(7)]
+    write_toy(folder / "ring", rows)
+    (folder / "slow.py").write_text(SLOW_SASREC)
+    return SLOW
+
+
 def wait_for_checkpoint(folder, process):
-    """Until training has begun to leave something behind."""
+    """Until training is under way and has left something behind."""
     deadline = time.monotonic() + 120
-    while not list(folder.rglob("lock")):
+    while not list(folder.rglob("train.checkpoint")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)
-    time.sleep(4.0)  # into the training
-
-
-SASREC = ["--datasets", "demo", "--methods", "sasrec", "--profile", "smoke", "--output-dir", "results"]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(folder, *SASREC)
+    process = start(folder, *slow_job(folder))
     assert process.wait(timeout=240) == 0, process.communicate()[0]
     (record,) = records.read_all(folder / "results")
     return record
@@ -243,7 +275,7 @@ def undisturbed(tmp_path_factory):
 )
 def test_an_interrupted_run_continues_to_the_same_bits(tmp_path, undisturbed, number, whole_group, code):
     """Ctrl-C reaches the whole group, kill only the parent; SIGKILL once on all and once on the parent alone."""
-    process = start(tmp_path, *SASREC)
+    process = start(tmp_path, *slow_job(tmp_path))
     wait_for_checkpoint(tmp_path, process)
     (os.killpg if whole_group else os.kill)(process.pid, number)
     said = process.communicate(timeout=120)[0]
@@ -252,7 +284,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(tmp_path, undisturbed, nu
         assert "the same command continues" in said
         assert list(tmp_path.rglob("train.checkpoint"))
     assert not records.read_all(tmp_path / "results")
-    again = start(tmp_path, *SASREC)
+    again = start(tmp_path, *SLOW)
     assert again.wait(timeout=240) == 0, again.communicate()[0]
     (record,) = records.read_all(tmp_path / "results")
     expected, found = undisturbed.ranking(), record.ranking()

@@ -141,9 +141,7 @@ def test_one_case_alone_is_answered_as_in_company(fitted: Method, ranking: Ranki
 def test_the_order_of_users_does_not_matter(fitted: Method, ranking: Ranking, cases: Cases) -> None:
     order = np.random.default_rng(0).permutation(len(cases))
     shuffled = fitted.recommend(cases.take(order), K, budget=BUDGET)
-    assert_same(
-        shuffled, Ranking(ranking.users[order], ranking.items[order], ranking.scores[order], ranking.spend)
-    )
+    assert_same(shuffled, Ranking(ranking.users[order], ranking.items[order], ranking.scores[order], ranking.spend))
 
 
 def test_more_items_may_be_asked_for_than_there_are(fitted: Method, cases: Cases) -> None:
@@ -215,9 +213,7 @@ def test_markov_by_hand() -> None:
     # Bought 4, 3, 2, 1, 0 times. After 1 came 2 twice and 3 once; after 3 came 4 once; 5 was never there.
     np.testing.assert_array_equal(lists.items, [[2, 3, 1, 4, 5], [4, 1, 2, 3, 5], [1, 2, 3, 4, 5]])
     popularity = 1e-3 * np.array([4, 3, 2, 1, 0]) / 4
-    np.testing.assert_allclose(
-        lists.scores[0], [2 + popularity[1], 1 + popularity[2], *popularity[[0, 3, 4]]]
-    )
+    np.testing.assert_allclose(lists.scores[0], [2 + popularity[1], 1 + popularity[2], *popularity[[0, 3, 4]]])
     np.testing.assert_allclose(lists.scores[2], popularity, rtol=1e-6)
 
 

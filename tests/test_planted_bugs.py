@@ -132,9 +132,7 @@ def check_every_user_counts() -> None:
     assert scores.users.tolist() == list(range(1, 38))
     assert scores.metrics["recall@1"] == pytest.approx(20 / 37)
     ranking = lists(rows, scores.users)
-    assert evaluation.mean_metric(ranking, Sequences.from_rows([[N]] * 37), "recall@1") == pytest.approx(
-        20 / 37
-    )
+    assert evaluation.mean_metric(ranking, Sequences.from_rows([[N]] * 37), "recall@1") == pytest.approx(20 / 37)
 
 
 def check_missing_users_are_refused() -> None:
@@ -164,9 +162,7 @@ def check_history_then_target_is_the_sequence() -> None:
     split = ring_world()
     for questions in (split.train.valid, split.test):
         for seen, target in zip(questions.cases.seen, questions.targets, strict=True):
-            assert target.tolist() == [seen[-1] % N + 1], (
-                "the answer is the item right after what the user had"
-            )
+            assert target.tolist() == [seen[-1] % N + 1], "the answer is the item right after what the user had"
     for row, seen in zip(split.train.sequences, split.train.valid.cases.seen, strict=True):
         assert row.tolist() == seen.tolist(), "training ends before the validation answer"
 
@@ -197,9 +193,7 @@ CHECKS = {name: check for name, check in globals().items() if name.startswith("c
 # --- bugs ---------------------------------------------------------------------------------------------------
 
 
-def ndcg_with(
-    discount: Callable[[np.ndarray], np.ndarray], hits: np.ndarray, n: np.ndarray, k: int
-) -> np.ndarray:
+def ndcg_with(discount: Callable[[np.ndarray], np.ndarray], hits: np.ndarray, n: np.ndarray, k: int) -> np.ndarray:
     """NDCG whose gains, but not its ideal, use another discount of the ranks 1..k."""
     ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))[np.minimum(n, k) - 1]
     return hits[:, :k] @ discount(np.arange(1.0, k + 1)) / ideal
@@ -240,9 +234,7 @@ def only_whole_batches_scored(ranking: Ranking, questions: Questions, *rest: Any
 def only_answered_users(ranking: Ranking, questions: Questions, *rest: Any) -> Scores:
     scores = EVALUATE(ranking, questions, *rest)
     answered = (ranking.items > PAD).any(1)
-    means = {
-        name: float(values[answered].mean()) for name, values in scores.per_user.items() if answered.any()
-    }
+    means = {name: float(values[answered].mean()) for name, values in scores.per_user.items() if answered.any()}
     return replace(scores, metrics=scores.metrics | means)
 
 
@@ -267,9 +259,7 @@ def invalid_skipped(items: np.ndarray, targets: Sequences) -> np.ndarray:
     return FIND_HITS(np.take_along_axis(items, order, 1), targets)
 
 
-def history_holds_the_target(
-    sequences: Sequences, asked: np.ndarray, later: int, tie: np.ndarray
-) -> Questions:
+def history_holds_the_target(sequences: Sequences, asked: np.ndarray, later: int, tie: np.ndarray) -> Questions:
     questions = QUESTIONS(sequences, asked, later, tie)
     seen = loo._head(sequences.take(asked), sequences.lengths[asked] - later)
     return Questions(replace(questions.cases, seen=seen, histories=seen.tail(20)), questions.targets)
@@ -422,9 +412,7 @@ def test_the_bug_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
             check()
         except (AssertionError, ValueError, pytest.fail.Exception):
             caught.append(check)
-    assert catcher in caught, (
-        f"'{bug}' slips through {catcher.__name__}; caught by {[c.__name__ for c in caught]}"
-    )
+    assert catcher in caught, f"'{bug}' slips through {catcher.__name__}; caught by {[c.__name__ for c in caught]}"
 
 
 def test_every_check_is_needed_by_some_bug() -> None:

@@ -71,9 +71,7 @@ def split(world: Dataset) -> Split:
 def theirs(name: str, world: Dataset, folder: Path, **options: Any) -> Theirs:
     """RecBole as documented: atomic file -> leave-one-out -> augmentation -> model -> Trainer."""
     (folder / "world").mkdir()
-    rows = zip(
-        world.user_keys[world.users - 1], world.item_keys[world.items - 1], world.timestamps, strict=True
-    )
+    rows = zip(world.user_keys[world.users - 1], world.item_keys[world.items - 1], world.timestamps, strict=True)
     header = "user_id:token\titem_id:token\ttimestamp:float\n"
     (folder / "world" / "world.inter").write_text(header + "".join(f"{u}\t{i}\t{t}\n" for u, i, t in rows))
     settings = {
@@ -156,9 +154,7 @@ def test_first_epoch_loss_and_gradient_are_those_of_recboles_trainer(
     total = torch.zeros(())
     for length in pairs.lengths.unique().tolist():  # as the training loop cuts: exact lengths, no padding
         rows = torch.where(pairs.lengths == length)[0]
-        total = total + method.model.calculate_loss(pairs.batch(rows, length)) * len(rows) / len(
-            pairs.targets
-        )
+        total = total + method.model.calculate_loss(pairs.batch(rows, length)) * len(rows) / len(pairs.targets)
     assert total.item() == pytest.approx(expected, abs=1e-4)
 
     total.backward()

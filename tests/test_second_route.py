@@ -26,9 +26,7 @@ LOO = protocols.load("loo")
 DATA = [
     "demo",
     *(
-        pytest.param(
-            name, marks=pytest.mark.skipif("GENREC_DATA" not in os.environ, reason="set $GENREC_DATA")
-        )
+        pytest.param(name, marks=pytest.mark.skipif("GENREC_DATA" not in os.environ, reason="set $GENREC_DATA"))
         for name in ("amazon14-beauty", "amazon14-toys")
     ),
 ]
@@ -111,9 +109,7 @@ def test_popularity_and_markov(name: str, record_property: Callable[[str, object
     second = metrics_by_second_route(raw_rows(name), split.test.cases.tie_order)
     for method, wanted in second.items():
         room = importlib.import_module(f"methods.{method}").METHOD
-        ranking = (
-            room().fit(split.train).recommend(split.test.cases, LOO.budget.list_length, budget=LOO.budget)
-        )
+        ranking = room().fit(split.train).recommend(split.test.cases, LOO.budget.list_length, budget=LOO.budget)
         found = evaluate(ranking, split.test, split, LOO.rules, data.n_items).metrics
         for metric, value in wanted.items():
             record_property(f"{method} {metric}", value)

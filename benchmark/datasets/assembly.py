@@ -105,7 +105,12 @@ def _refuse_repeats(tables: Tables, where: str, users: np.ndarray, items: np.nda
 
 
 def _check_statistics(
-    tables: Tables, where: str, user_keys: np.ndarray, item_keys: np.ndarray, users: np.ndarray, items: np.ndarray
+    tables: Tables,
+    where: str,
+    user_keys: np.ndarray,
+    item_keys: np.ndarray,
+    users: np.ndarray,
+    items: np.ndarray,
 ) -> None:
     """Hold the counts against the catalogue or dataset.json, and the core against the k_core it declares."""
     found = {"users": len(user_keys), "items": len(item_keys), "interactions": len(users)}
@@ -146,8 +151,8 @@ def _presplit(rows: pd.DataFrame, where: str) -> np.ndarray | None:
 def _labels(tables: Tables) -> dict[str, np.ndarray]:
     """Further token columns of the interactions -> (T,) str."""
     known = ("user_id", "item_id", SPLIT)
-    names = [name for name in tables.interactions if name not in known and tables.types.get(name) == "token"]
-    return {str(name): tables.interactions[name].to_numpy(object).astype(str) for name in names}
+    names = [name for name, kind in tables.types.items() if kind == "token" and name in tables.interactions]
+    return {name: tables.interactions[name].to_numpy(object).astype(str) for name in names if name not in known}
 
 
 def content_hash(dataset: Dataset) -> str:
@@ -167,10 +172,16 @@ def _add(digest: Any, name: str, value: Any) -> None:
             _add(digest, f"{name}/{key}", value[key])
         return
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
-        kind, content = value.dtype.newbyteorder("<").str, value.astype(value.dtype.newbyteorder("<")).tobytes()
+        kind, content = (
+            value.dtype.newbyteorder("<").str,
+            value.astype(value.dtype.newbyteorder("<")).tobytes(),
+        )
     elif isinstance(value, np.ndarray) and len(value) > 100_000:  # few distinct labels: hash them once
         codes, distinct = pd.factorize(value.astype(object))
         kind, content = "labels", json.dumps(list(distinct)).encode() + codes.astype("<i8").tobytes()
     else:
-        kind, content = "json", json.dumps(value.tolist() if isinstance(value, np.ndarray) else value).encode()
+        kind, content = (
+            "json",
+            json.dumps(value.tolist() if isinstance(value, np.ndarray) else value).encode(),
+        )
     digest.update(f"{name}\0{kind}\0{len(content)}\0".encode() + content)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 PARTS = ("train", "valid", "test")
@@ -118,6 +119,8 @@ def read_table(path: Path, types: dict[str, str], meta: Mapping[str, Any]) -> pd
         raise MissingData(f"{path} is missing; put it there") from error
     if not content.strip():
         raise ValueError(f"{path} is empty; fetch it again")
+    if b"\0" in content:
+        raise ValueError(f"{path} is damaged: it holds zero bytes; fetch it again")
     head, _, body = content.replace(b"\r\n", b"\n").partition(b"\n")
     try:
         columns = _header(path, head.decode("utf-8-sig"))
@@ -157,8 +160,7 @@ def _check_sha256(path: Path, content: bytes, meta: Mapping[str, Any]) -> None:
 
 def _parse(path: Path, body: bytes, columns: list[str]) -> pd.DataFrame:
     body = body.removesuffix(b"\n")
-    if body.count(b"\t") != (body.count(b"\n") + 1) * (len(columns) - 1):
-        _refuse_ragged(path, body, len(columns))
+    _refuse_ragged(path, body, len(columns))
     try:
         return pd.read_csv(
             io.BytesIO(body),
@@ -179,17 +181,22 @@ def _parse(path: Path, body: bytes, columns: list[str]) -> pd.DataFrame:
 
 def _refuse_ragged(path: Path, body: bytes, width: int) -> None:
     """Say which row has the wrong number of columns; a short last row means a cut-off file."""
-    rows = body.split(b"\n")
-    place = next(place for place, row in enumerate(rows) if row.count(b"\t") != width - 1)
-    found = rows[place].count(b"\t") + 1
-    cut = "is cut off: its last row" if place == len(rows) - 1 and found < width else f"is damaged: line {place + 2}"
-    raise ValueError(f"{path} {cut} has {found} of {width} columns; fetch it again")
+    content = np.frombuffer(body, np.uint8)
+    ends = np.append(np.flatnonzero(content == ord("\n")), len(content))
+    tabs_before = np.searchsorted(np.flatnonzero(content == ord("\t")), ends)
+    found = np.diff(tabs_before, prepend=0) + 1  # (rows,) columns of each row
+    if (found == width).all():
+        return
+    place = int((found != width).argmax())
+    cut = "is cut off: its last row" if place == len(found) - 1 and found[place] < width else None
+    where = cut or f"is damaged: line {place + 2}"
+    raise ValueError(f"{path} {where} has {found[place]} of {width} columns; fetch it again")
 
 
 def write(tables: Tables, folder: Path) -> None:
     """Write ``tables`` into the existing ``folder``; ``dataset.json`` gets the sha256 of the files beside it.
 
-    Raises ValueError when a value holds a tab or a line break, which the format cannot say.
+    Raises ValueError when a value holds a tab, a line break or a zero byte, which the format cannot say.
     """
     frames = {f"{tables.name}.inter": tables.interactions, f"{tables.name}.item": tables.items}
     sha256 = {}
@@ -204,8 +211,10 @@ def write(tables: Tables, folder: Path) -> None:
 
 def _encode(file_name: str, frame: pd.DataFrame, types: Mapping[str, str]) -> bytes:
     for name in frame.columns:
-        if frame[name].str.contains(r"[\t\n\r]").any():
-            raise ValueError(f"column {name} of {file_name} holds a tab or a line break; replace them by spaces")
+        if frame[name].str.contains(r"[\t\n\r\0]").any():
+            raise ValueError(
+                f"column {name} of {file_name} holds a tab, a line break or a zero byte; replace it by a space"
+            )
     header = "\t".join(f"{name}:{types[name]}" for name in frame.columns)
     rows = map("\t".join, zip(*(frame[name] for name in frame.columns), strict=True))
     return ("\n".join([header, *rows]) + "\n").encode()

@@ -34,7 +34,7 @@ _MOVIELENS = "MovieLens (GroupLens)"
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType(
     {
-        DEMO: Entry(3000, 1185, 26883, "generated in memory, needs no file"),
+        DEMO: Entry(3000, 1136, 27025, "generated in memory, needs no file"),
         "amazon14-beauty": Entry(22363, 12101, 198502, _AMAZON14, "beauty"),
         "amazon14-toys": Entry(19412, 11924, 167597, _AMAZON14, "toys"),
         # Sports has no titles; a model wrote its key phrases, so the text is flagged by naming the field.
@@ -62,5 +62,5 @@ def resolve(name: str) -> str:
     if name in ALIASES:
         return ALIASES[name]
     nearest = get_close_matches(name.lower(), [*CATALOGUE, *ALIASES], n=1, cutoff=0.5)
-    guess = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(CATALOGUE)}."
+    guess = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(CATALOGUE)}."
     raise ValueError(f"unknown dataset {name!r}; {guess} The path of a folder with NAME.inter works too")

@@ -20,8 +20,8 @@ SEED = 20
 N_USERS, N_ITEMS = 3000, 1200
 FIRST_DAY, N_DAYS = 15706, 1095  # 2013-01-01, three years
 SECONDS_A_DAY = 86400
-LATE_SHARE, LATE_DAYS = 8, 120  # every 8th item is released in the last 120 days
-NEW_DAYS, NEW_FACTOR = 60, 6  # for 60 days a new item sells six times as well
+LATE_SHARE, LATE_DAYS = 6, 60  # every 6th item is released in the last 60 days
+NEW_DAYS, NEW_FACTOR = 60, 15  # for 60 days a new item sells fifteen times as well
 LONG_AGO = 10_000  # days before the first, when the other items were released
 CATEGORY_FACTOR = 50  # how much more a user buys in the category of the moment
 BRAND_FACTOR = 12  # and of the favourite brand
@@ -50,12 +50,20 @@ SHOP = {
         "Woodwork": ("Chisel", "Hand Plane", "Wood Glue", "Clamp"),
     },
 }
-QUALITIES = (
-    ("Copper", "Porcelain", "Whistling"), ("Cast Iron", "Non-Stick", "Induction"), ("Silicone", "Marble", "Floral"),
-    ("Terracotta", "Compostable", "Hanging"), ("Kink-Free", "Drip", "Long-Reach"), ("Carbon Steel", "Ash-Handled", "Bypass"),
-    ("Two-Person", "Ultralight", "Waterproof"), ("Reflective", "Tubeless", "Aero"), ("Cushioned", "Breathable", "Trail"),
-    ("Sable", "Cold-Pressed", "Fine-Art"), ("Merino", "Bamboo", "Chunky"), ("Bevelled", "Bench", "Quick-Grip"),
-)  # fmt: skip
+QUALITIES = (  # of the twelve categories, in the order of SHOP
+    ("Copper", "Porcelain", "Whistling"),
+    ("Cast Iron", "Non-Stick", "Induction"),
+    ("Silicone", "Marble", "Floral"),
+    ("Terracotta", "Compostable", "Hanging"),
+    ("Kink-Free", "Drip", "Long-Reach"),
+    ("Carbon Steel", "Ash-Handled", "Bypass"),
+    ("Two-Person", "Ultralight", "Waterproof"),
+    ("Reflective", "Tubeless", "Aero"),
+    ("Cushioned", "Breathable", "Trail"),
+    ("Sable", "Cold-Pressed", "Fine-Art"),
+    ("Merino", "Bamboo", "Chunky"),
+    ("Bevelled", "Bench", "Quick-Grip"),
+)
 BRANDS = (
     "Alderton", "Brightwell", "Corvane", "Dunmere", "Eskline", "Farrowby", "Glenhart", "Hollis & Co",
     "Ivarsen", "Juniper Lane", "Kestrel", "Lindqvist",
@@ -155,7 +163,7 @@ def _live(lengths: np.ndarray) -> np.ndarray:
 
 def _calendar(dice: Dice, lengths: np.ndarray) -> np.ndarray:
     """(U, longest) the day of every purchase, counted back from each user's last day."""
-    last = np.maximum(dice.below(N_DAYS, N_USERS), dice.below(N_DAYS, N_USERS))  # the shop grows
+    last = dice.below(N_DAYS, 4 * N_USERS).reshape(4, -1).max(0)  # the shop grows
     gaps = dice.pick(GAPS, N_USERS * max(LENGTHS)).reshape(N_USERS, -1) * _live(lengths)
     gaps[:, 0] = 0
     since_first = gaps.cumsum(1)

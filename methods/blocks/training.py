@@ -197,9 +197,7 @@ class _Loop:
         """Validate, keep the best weights, decide whether to stop."""
         mean_loss = self.loss_sum.item() / max(1, self.batch)
         if not math.isfinite(mean_loss):
-            raise ValueError(
-                f"the training loss became {mean_loss} in epoch {self.epoch + 1}; lower the learning rate"
-            )
+            raise ValueError(f"the training loss became {mean_loss} in epoch {self.epoch + 1}; lower the learning rate")
         self.model.eval()
         score = float(self.validate())
         self.epoch += 1

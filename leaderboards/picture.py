@@ -1,0 +1,117 @@
+"""Summary -> one figure per dataset: every method's interval, and its difference to the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leaderboards.sections import label
+from leaderboards.summary import Row, Summary
+from leaderboards.tables import file_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, told apart with any colour vision; the markers repeat what the colours say.
+BETTER, WORSE, OPEN, REFERENCE = "#0072B2", "#D55E00", "#777777", "#000000"
+
+
+def draw(summaries: Sequence[Summary], folder: Path) -> list[str]:
+    """Write ``<dataset>.svg`` and ``.png`` into ``folder`` -> notes to print, empty when all went well.
+
+    Without matplotlib nothing is drawn and the note says so. The same summary gives the same SVG.
+    """
+    try:
+        from matplotlib import rc_context
+    except ImportError:
+        return ["no pictures: matplotlib is not installed"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for summary in summaries:
+        if not summary.rows:
+            continue
+        style: Any = {"svg.hashsalt": summary.dataset, "svg.fonttype": "none", "font.size": 9}
+        with rc_context(style):
+            figure = _figure(summary)
+            name = folder / file_name(summary.dataset)
+            figure.savefig(name.with_name(f"{name.name}.svg"), metadata={"Date": None})
+            figure.savefig(name.with_name(f"{name.name}.png"), dpi=150, metadata={"Software": None})
+    return []
+
+
+def _figure(summary: Summary) -> Any:
+    from matplotlib.figure import Figure
+
+    height = 1.5 + 0.3 * len(summary.rows)
+    panels = 2 if summary.has_reference and len(summary.rows) > 1 else 1
+    figure = Figure(figsize=(4.0 + 3.2 * panels, height), layout="constrained")
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    _means(axes[0], summary)
+    if panels == 2:
+        _differences(axes[1], summary)
+    protocol = summary.shared["protocol"]
+    asked = f"protocol {protocol['name']} v{protocol['version']}, profile {summary.shared['profile']}"
+    figure.suptitle(f"{summary.dataset}, {asked}, {summary.users:,} users", fontsize=10)
+    return figure
+
+
+def _means(axes: Axes, summary: Summary) -> None:
+    """The ranked metric of every method, best on top."""
+    for place, row in enumerate(summary.rows):
+        colour, marker = _look(row, summary.reference)
+        value, (low, high) = row.metrics[summary.primary], row.interval
+        _whisker(axes, place, value, low, high, colour, marker)
+    axes.set_yticks(range(len(summary.rows)), [label(row) for row in summary.rows])
+    axes.set_ylim(len(summary.rows) - 0.5, -0.5)
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+    axes.set_xlabel(f"{summary.primary}, 95 % interval over users")
+    _plain(axes)
+
+
+def _differences(axes: Axes, summary: Summary) -> None:
+    """Differences to the reference, with the line of no difference."""
+    axes.axvline(0, color=REFERENCE, linewidth=0.8)
+    for place, row in enumerate(summary.rows):
+        colour, marker = _look(row, summary.reference)
+        if row.comparison is not None:
+            _whisker(axes, place, row.comparison.difference, *row.comparison.interval, colour, marker)
+        elif row.method == summary.reference:
+            axes.plot(0, place, marker, color=colour, markersize=5)
+    axes.set_xlabel(f"difference to {summary.reference}, 95 % interval")
+    axes.tick_params(axis="y", length=0)
+    _plain(axes)
+    _legend(axes, summary)
+
+
+def _look(row: Row, reference: str) -> tuple[str, str]:
+    """Colour and marker of a method: what the test says about it."""
+    if row.method == reference:
+        return REFERENCE, "D"
+    if row.comparison is None or not row.comparison.significant:
+        return OPEN, "o"
+    return (BETTER, "^") if row.comparison.difference > 0 else (WORSE, "v")
+
+
+def _whisker(axes: Axes, place: int, value: float, low: float, high: float, colour: str, marker: str) -> None:
+    axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+    axes.plot(value, place, marker, color=colour, markersize=5)
+
+
+def _legend(axes: Axes, summary: Summary) -> None:
+    """Below the panels, with the kinds of method that occur."""
+    named = {"D": "reference", "^": "better", "v": "worse", "o": "not told apart"}
+    present = {_look(row, summary.reference) for row in summary.rows}
+    ordered = sorted(present, key=lambda look: list(named).index(look[1]))
+    handles = [
+        axes.plot([], [], marker, color=colour, linestyle="", label=named[marker])[0] for colour, marker in ordered
+    ]
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.locator_params(axis="x", nbins=5)

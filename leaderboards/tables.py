@@ -1,0 +1,277 @@
+"""Summaries -> files: per dataset Markdown, LaTeX, CSV and JSON, an index, and a compact table for the terminal.
+
+The same records give the same bytes, in whatever order they come: draws are seeded and nothing is dated.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import permutations as ordered_pairs
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from benchmark.files import json_bytes, write_atomically
+from benchmark.records import Record
+from leaderboards import sections as lay
+from leaderboards.sections import Section
+from leaderboards.summary import Row, Summary, summarise
+
+TERMINAL_WIDTH = 120
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    lay.BETTER: r"$^{\dagger}$",
+    lay.WORSE: r"$^{\ddagger}$",
+} | {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def build(
+    records: Sequence[Record],
+    folder: Path,
+    *,
+    reference: str,
+    primary: str = "ndcg@10",
+    permutations: int = 100_000,
+) -> dict[str, Path]:
+    """Write every table of ``records`` into ``folder`` -> the Markdown file of each dataset.
+
+    Raises ValueError with one sentence when the records may not stand in one table (see ``summary.summarise``).
+    """
+    return write(summarise(records, reference=reference, primary=primary, permutations=permutations), folder)
+
+
+def write(summaries: Sequence[Summary], folder: Path) -> dict[str, Path]:
+    """The files of every summary, and README.md as their index."""
+    written = {}
+    for one in summaries:
+        name = file_name(one.dataset)
+        for suffix, content in (
+            ("md", markdown(one)),
+            ("tex", latex(one)),
+            ("csv", csv(one)),
+        ):
+            write_atomically(folder / f"{name}.{suffix}", content.encode())
+        write_atomically(folder / f"{name}.json", json_bytes(as_json(one)))
+        written[one.dataset] = folder / f"{name}.md"
+    write_atomically(folder / "README.md", index(summaries).encode())
+    return written
+
+
+def render_terminal(
+    records: Sequence[Record], *, reference: str, primary: str = "ndcg@10", permutations: int = 100_000
+) -> str:
+    """The compact tables of ``build``, for a terminal of 120 columns."""
+    return terminal(summarise(records, reference=reference, primary=primary, permutations=permutations))
+
+
+def file_name(dataset: str) -> str:
+    """A dataset's name as a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", dataset)
+
+
+def markdown(summary: Summary) -> str:
+    """Everything about one dataset, readable raw."""
+    parts = [f"# {summary.dataset}", *lay.heading(summary)]
+    for section in lay.sections(summary):
+        rows = [
+            [f"**{cell}**" if (i, j) in section.best else cell for j, cell in enumerate(row)]
+            for i, row in enumerate(section.rows)
+        ]
+        parts += [f"## {section.title}", _grid(section.header, rows), *section.notes]
+    made = "\n".join(f"- {name}: {value}" for name, value in lay.provenance(summary))
+    return "\n\n".join([*parts, f"## Provenance\n\n{made}"]) + "\n"
+
+
+def _grid(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, numbers to the right, a bar in a cell escaped."""
+    names = {"method", "status", "reason", "rule", "stopped by", "dataset", "best", "files"}
+    align = ["left" if name in names else "right" for name in header]
+    clean = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return tabulate(clean, header, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def latex(summary: Summary) -> str:
+    """The ranked table and the comparison as two booktabs tables, ready for \\input."""
+    head = [f"% {sentence}" for sentence in lay.heading(summary)]
+    needs = r"% needs \usepackage{booktabs} and \usepackage{graphicx} in the preamble"
+    made = [s for s in (lay.accuracy(summary), lay.versus_reference(summary)) if s.rows]
+    tables = [_latex_table(section, summary, i) for i, section in enumerate(made)]
+    return "\n".join([needs, *head, *tables]) + "\n"
+
+
+def _latex_table(section: Section, summary: Summary, place: int) -> str:
+    lines = [" & ".join(map(escape, section.header)) + r" \\", r"\midrule"]
+    for i, row in enumerate(section.rows):
+        lines.append(" & ".join(_styled(cell, (i, j), section) for j, cell in enumerate(row)) + r" \\")
+    columns = "".join("l" if name == "method" else "r" for name in section.header)
+    caption = " ".join([f"{summary.dataset}: {section.title}.", *lay.heading(summary)])
+    notes = [rf"\par\smallskip\footnotesize {escape(' '.join(section.notes))}"] if section.notes else []
+    name = re.sub(r"[^A-Za-z0-9-]", "-", summary.dataset)
+    return "\n".join(
+        [
+            r"\begin{table*}[t]",
+            r"\centering",
+            rf"\caption{{{escape(caption)}}}",
+            rf"\label{{tab:{name}-{place + 1}}}",
+            r"\resizebox{\textwidth}{!}{%",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            *notes,
+            r"\end{table*}",
+        ]
+    )
+
+
+def _styled(cell: str, place: lay.Place, section: Section) -> str:
+    """A cell in LaTeX: the number bold or underlined, its mark behind it."""
+    value, _, sign = cell.partition(" ") if cell.endswith((lay.BETTER, lay.WORSE)) else (cell, "", "")
+    style = r"\textbf{%s}" if place in section.best else r"\underline{%s}" if place in section.second else "%s"
+    return style % escape(value) + escape(sign)
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX: special characters written out, minus signs as such."""
+    safe = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", safe)
+
+
+def csv(summary: Summary) -> str:
+    """One line per method or missing run, raw numbers, nothing rounded."""
+    lines = [_flat(row, place + 1) for place, row in enumerate(summary.rows)]
+    lines += [{"status": a["status"], **a} for a in summary.absent]
+    return pd.DataFrame(lines).convert_dtypes().to_csv(index=False, lineterminator="\n")
+
+
+def _flat(row: Row, rank: int) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "rank": rank,
+        "method": row.method,
+        "status": "ok",
+        "seed": " ".join(map(str, row.seeds)),
+    }
+    line |= row.metrics | {"interval low": row.interval[0], "interval high": row.interval[1]}
+    line |= {f"{name} seed sd": value for name, value in row.spread.items()}
+    if row.comparison is not None:
+        versus = asdict(row.comparison)
+        low, high = versus.pop("interval")
+        del versus["method"], versus["users"], versus["per_seed"], versus["seed_interval"]
+        line |= {"difference low": low, "difference high": high, **versus}
+    line |= {f"{stage} seconds": value for stage, value in row.facts["timings"].items()}
+    line |= {"parameters": row.facts["parameters"], "stopped_by": " ".join(row.facts["stopped_by"])}
+    return line | {f"spend {name}": value for name, value in row.facts["spend"].items()}
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """Everything machine-readable; what is not a finite number is null."""
+    return _plain(asdict(summary) | {"has_reference": summary.has_reference, "seeds": summary.seeds})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def index(summaries: Sequence[Summary]) -> str:
+    """README.md of a folder: its datasets, and methods across datasets."""
+    protocol, shared = summaries[0].shared["protocol"], summaries[0].shared
+    title = f"# Protocol {protocol['name']} version {protocol['version']}"
+    title += f", track {shared['track']}, profile {shared['profile']}"
+    text = f"Protocol hash {protocol['hash']}. All files here are generated from records; do not edit them."
+    if shared["limit_users"] is not None:
+        text += f" The run was limited to {shared['limit_users']:,} users: not a benchmark result."
+    rows = []
+    for one in summaries:
+        name, best = file_name(one.dataset), one.rows[0] if one.rows else None
+        links = ", ".join(f"[{suffix}]({name}.{suffix})" for suffix in ("md", "tex", "csv", "json"))
+        value = lay.number(best.metrics[one.primary]) if best else "-"
+        rows.append([one.dataset, f"{one.users:,}", best.method if best else "-", value, links])
+    header = ["dataset", "users", "best", summaries[0].primary, "files"]
+    return "\n\n".join([title, text, _grid(header, rows), *_across(summaries)]) + "\n"
+
+
+def _across(summaries: Sequence[Summary]) -> list[str]:
+    """Mean rank and wins of the methods that have a result on every one of several datasets."""
+    places = [[row.method for row in one.rows] for one in summaries]
+    everywhere = sorted(set.intersection(*map(set, places)))
+    if len(summaries) < 2 or len(everywhere) < 2:
+        return []
+    ranks = {m: [[o for o in order if o in everywhere].index(m) + 1 for order in places] for m in everywhere}
+    ordered = sorted(everywhere, key=lambda m: (float(np.mean(ranks[m])), m))
+    wins = dict.fromkeys(ordered_pairs(ordered, 2), 0)
+    for a, b in wins:
+        wins[a, b] = sum(x < y for x, y in zip(ranks[a], ranks[b], strict=True))
+    rows = [
+        [
+            str(i + 1),
+            m,
+            lay.number(float(np.mean(ranks[m])), 2),
+            *(str(wins.get((m, o), ".")) for o in ordered),
+        ]
+        for i, m in enumerate(ordered)
+    ]
+    header = ["#", "method", "mean rank", *(str(i + 1) for i in range(len(ordered)))]
+    note = f"Datasets (of {len(summaries)}) on which the row's {summaries[0].primary} beats the column's."
+    return ["## Across datasets", _grid(header, rows), note]
+
+
+def terminal(summaries: Sequence[Summary]) -> str:
+    """Compact tables, at most 120 columns wide."""
+    return "\n\n".join(_terminal_one(one) for one in summaries)
+
+
+def _terminal_one(summary: Summary) -> str:
+    header = [
+        "#",
+        "method",
+        summary.recall,
+        summary.primary,
+        "95 % interval",
+        "difference",
+        "Holm p",
+        "train",
+        "decode",
+    ]
+    rows = []
+    for i, row in enumerate(summary.rows):
+        one, timings = row.comparison, row.facts["timings"]
+        rows.append(
+            [
+                str(i + 1),
+                _cut(lay.label(row), 36),
+                lay.number(row.metrics[summary.recall]),
+                lay.number(row.metrics[summary.primary]),
+                lay.interval(row.interval),
+                lay.signed(one.difference) + lay.mark(one) if one else "-",
+                lay.p_value(one.p_holm if one else None),
+                lay.seconds(timings.get("train")),
+                lay.seconds(timings.get("decode")),
+            ]
+        )
+    align = ["right", "left", *["right"] * 7]
+    grid = [tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)] if rows else []
+    notes = []
+    if summary.has_reference:
+        notes = [f"{lay.BETTER} better, {lay.WORSE} worse than {summary.reference} ({summary.primary}, Holm p < .05)"]
+    missing = [f"{a['method']} (seed {a['seed']}) {a['status']}: {a['reason']}" for a in summary.absent]
+    lines = [summary.dataset, *lay.heading(summary), *"\n".join(grid).splitlines(), *notes, *missing]
+    return "\n".join(_cut(" ".join(line.split()) if line in missing else line, TERMINAL_WIDTH) for line in lines)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."

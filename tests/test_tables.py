@@ -1,0 +1,383 @@
+"""Leaderboard files from made-up records: what they say, what they refuse, and that equal records give equal bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark import records
+from benchmark.records import Record
+from leaderboards import picture, tables
+from leaderboards.compare import compare
+from leaderboards.summary import summarise
+from leaderboards.tables import build, render_terminal
+
+KS = (1, 5, 10, 20)
+LABELS = {"target popularity": ["head", "tail", "nobody"], "history length": ["<=5", ">5"]}
+
+
+def per_user_scores(strength: float, seed: int, users: int = 600) -> dict[str, np.ndarray]:
+    """Metrics of one target per user, hit with probability ``strength`` at a random rank of 1..20."""
+    luck = np.random.default_rng(99).random(users)  # the same users are easy for every method
+    rng = np.random.default_rng(seed)
+    hit = (0.7 * luck + 0.3 * rng.random(users)) < strength
+    rank = np.where(hit, rng.integers(1, 21, users), 10**6)
+    scores = {f"recall@{k}": (rank <= k).astype(float) for k in KS}
+    scores |= {f"ndcg@{k}": np.where(rank <= k, 1 / np.log2(rank + 1), 0.0) for k in KS}
+    scores["mrr@20"] = np.where(rank <= 20, 1 / rank, 0.0)
+    return scores | {f"{name}/seen-dropped": values * (1 + 1e-3) for name, values in scores.items()}
+
+
+def fields_of(method: str, dataset: str, seed: int, **changes: Any) -> dict[str, Any]:
+    provenance = {
+        "commit": "c0ffee",
+        "dirty": False,
+        "python": "3.11.9",
+        "versions": {"numpy": "2.4.0"},
+        "hardware": {"cpu": "Toy CPU", "cores": 2, "memory_gib": 8.0, "gpu": None},
+        "finished": "2025-01-01T00:00:00+00:00",
+    }
+    return {
+        "status": "ok",
+        "reason": None,
+        "method": method,
+        "dataset": dataset,
+        "dataset_hash": f"data-{dataset}",
+        "seed": seed,
+        "protocol": {"name": "loo", "version": 1, "hash": "abc123"},
+        "track": "unified",
+        "profile": "small",
+        "config": {"width": 64},
+        "config_hash": f"config-{method}",
+        "text_encoder": None,
+        "limit_users": None,
+        "metrics": {},
+        "slice_labels": {},
+        "training": {"stopped_by": "patience", "best_epoch": 7},
+        "parameters": 123_456,
+        "spend": {
+            "rule": "scores",
+            "items_scored": 12101.0,
+            "forward_passes": 1.0,
+            "beam_size": 0,
+            "decoder_tokens": 0.0,
+        },
+        "timings": {"train": 83.25, "decode": 1.5},
+        "peak_memory_bytes": {"train": 1e9},
+        "provenance": provenance,
+    } | changes
+
+
+def fake(root: Path, method: str, strength: float, seed: int = 0, dataset: str = "toys", **changes: Any) -> Record:
+    """A finished record on disk; ``changes`` replace fields of record.json."""
+    scores = per_user_scores(strength, len(method) + 100 * seed)
+    users = len(scores["ndcg@10"])
+    codes = {
+        "slice:target popularity": (np.arange(users) % 3 > 0).astype(np.int8),
+        "slice:history length": (np.arange(users) % 2).astype(np.int8),
+    }
+    means = {name: float(values.mean()) for name, values in scores.items()}
+    fields = fields_of(method, dataset, seed, metrics=means | {"coverage@10": 0.5}, slice_labels=LABELS) | changes
+    place = root / dataset / records.escape(method) / fields["config_hash"] / f"seed={seed}"
+    arrays = {"users": np.arange(1, users + 1, dtype=np.int32), **scores, **codes}
+    return records.write(place, fields, {"per_user.npz": arrays}, None)
+
+
+def failure(root: Path, method: str, status: str, reason: str, dataset: str = "toys", seed: int = 0) -> Record:
+    changes = {"status": status, "reason": reason, "training": {}, "spend": None, "timings": {}}
+    fields = fields_of(method, dataset, seed, **changes)
+    return records.write(root / dataset / records.escape(method) / "x" / f"seed={seed}", fields, {}, None)
+
+
+def some(root: Path, dataset: str = "toys") -> list[Record]:
+    """A typical table: floors, the reference, variants, a beam method stopped by the cap, and two failures."""
+    beam = {
+        "rule": "raw",
+        "items_scored": 80.0,
+        "forward_passes": 4.0,
+        "beam_size": 20,
+        "decoder_tokens": 80.0,
+    }
+    return [
+        fake(root, "popularity", 0.1, dataset=dataset, training={}, parameters=0),
+        fake(root, "sasrec", 0.4, dataset=dataset),
+        fake(root, "sasrec@sampled", 0.4, dataset=dataset),
+        fake(root, "recbole:GRU4Rec", 0.7, dataset=dataset),
+        fake(root, "ti_ger", 0.2, dataset=dataset, training={"stopped_by": "cap"}, spend=beam),
+        failure(root, "letter", "oom", "needs 5% more\nmemory | or less", dataset),
+        failure(root, "knn", "skipped", "no text", dataset),
+    ]
+
+
+FAST = {"reference": "sasrec", "permutations": 500}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("built")
+    build([*some(root / "r"), *some(root / "r", "beauty")], root / "tables", **FAST)
+    return root / "tables"
+
+
+def section(text: str, title: str) -> str:
+    """The part of a Markdown file below one heading."""
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def body(part: str) -> list[list[str]]:
+    """Cells of a Markdown table, without its header."""
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def test_every_dataset_gets_four_files_and_the_folder_an_index(built: Path):
+    names = {path.name for path in built.iterdir()}
+    assert names == {"README.md"} | {f"{d}.{s}" for d in ("toys", "beauty") for s in ("md", "tex", "csv", "json")}
+    assert "[md](toys.md)" in (built / "README.md").read_text()
+
+
+def test_rows_are_ranked_by_the_primary_metric_and_marked(built: Path):
+    rows = body(section((built / "toys.md").read_text(), "Ranked by ndcg@10"))
+    order = ["recbole:GRU4Rec", "sasrec", "sasrec@sampled", "ti_ger (under-trained)", "popularity"]
+    assert sorted(row[1].strip("*") for row in rows) == sorted(order)
+    assert [rows[0][1], rows[-1][1]] == ["recbole:GRU4Rec", "popularity"]
+    marked = {row[1]: row[8] for row in rows}
+    assert marked["recbole:GRU4Rec"].endswith("†**") and marked["popularity"].endswith("‡")
+    assert not marked["sasrec"].endswith(("†", "‡"))
+
+
+def test_numbers_in_the_table_are_those_of_the_comparison(tmp_path: Path):
+    found = some(tmp_path)
+    done = {r.method: r.per_user()["ndcg@10"][:, None] for r in found if r.status == "ok"}
+    text = build(found, tmp_path / "t", **FAST)["toys"].read_text()
+    rows = {row[0]: row for row in body(section(text, "Compared with sasrec"))}
+    for one in compare(done, "sasrec", permutations=500):
+        row = rows.get(one.method) or rows[f"{one.method} (under-trained)"]
+        assert row[1] == f"{done[one.method].mean():.4f}"
+        assert row[3].split()[0] == f"{one.difference:+.4f}"
+        assert row[4] == f"[{one.interval[0]:+.4f}, {one.interval[1]:+.4f}]"
+        assert row[6] == f"{one.p_holm:.4f}" and row[8] == f"{one.wins}/{one.ties}/{one.losses}"
+
+
+def test_markdown_says_what_a_reader_must_know(built: Path):
+    text = (built / "toys.md").read_text()
+    for sentence in (
+        "Protocol loo version 1 (abc123), track unified, profile small, 600 users asked.",
+        "One trained model per method (seed 0).",
+        "recall@K is the same as hr@K",
+        "Minimum detectable effect in ndcg@10 with 600 users",
+        "under-trained: the training was stopped by its cap",
+        "Decode-limited at K = 20, no larger beam was searched: ti_ger.",
+        "exact McNemar p on recall@10",
+        "data-toys",
+        "c0ffee",
+        "Toy CPU, 2 cores",
+        "numpy 2.4.0",
+    ):
+        assert sentence in text, sentence
+    assert "%" not in text.replace("95 %", "").replace("80 %", "").replace("5% more", "")
+
+
+def test_runs_without_a_result_are_shown_with_their_reason(built: Path):
+    rows = body(section((built / "toys.md").read_text(), "Without a result"))
+    assert rows == [
+        ["knn", "0", "skipped", "no text"],
+        ["letter", "0", "oom", r"needs 5% more memory \| or less"],
+    ]
+
+
+def test_slices_show_users_and_leave_out_empty_labels(built: Path):
+    part = section((built / "toys.md").read_text(), "By target popularity")
+    assert "head: 200 users" in part and "tail: 400 users" in part and "nobody" not in part
+    stored = json.loads((built / "toys.json").read_text())["rows"][0]["slices"]["target popularity"]["head"]
+    strong = per_user_scores(0.7, len("recbole:GRU4Rec"))["ndcg@10"][::3]
+    assert stored["primary"] == pytest.approx(strong.mean()) and stored["users"] == 200
+    assert stored["interval"][0] < stored["primary"] < stored["interval"][1]
+
+
+def test_csv_and_json_hold_raw_numbers(built: Path):
+    frame = pd.read_csv(StringIO((built / "toys.csv").read_text()), float_precision="round_trip")
+    assert frame["method"][0] == "recbole:GRU4Rec" and set(frame["status"]) == {"ok", "oom", "skipped"}
+    exact = per_user_scores(0.7, len("recbole:GRU4Rec"))["ndcg@10"].mean()
+    stored = json.loads((built / "toys.json").read_text())
+    assert frame["ndcg@10"][0] == stored["rows"][0]["metrics"]["ndcg@10"] == exact
+    assert frame["difference"][0] == stored["rows"][0]["comparison"]["difference"]
+    assert len(stored["pairs"]) == 10 and stored["absent"][1]["status"] == "oom"
+
+
+def test_latex_escapes_styles_and_marks(built: Path):
+    text = (built / "toys.tex").read_text()
+    assert r"\usepackage{booktabs}" in text
+    assert r"ti\_ger (under-trained)" in text and r"95 \%" in text
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    best = next(line for line in lines if "GRU4Rec" in line)
+    assert best.count(r"\textbf{") == 9 and r"}$^{\dagger}$" in best
+    assert text.count(r"\underline{") >= 9 and r"$^{\ddagger}$" in text
+    tables_of = text.split(r"\begin{tabular}{")[1:]
+    for one in tables_of:
+        columns = len(one.split("}")[0])
+        rows = [line for line in one.splitlines() if line.endswith(r"\\")]
+        assert rows and all(len(re.findall(r"(?<!\\)&", row)) == columns - 1 for row in rows)
+    unescaped = re.findall(r"(?<!\\)[%#_]", "\n".join(line for line in text.splitlines() if not line.startswith("%")))
+    assert unescaped == ["%"] * len(tables_of)  # the one that ends the resizebox line
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 2
+    for opening, closing in ("{}",):
+        assert len(re.findall(rf"(?<!\\)\{opening}", text)) == len(re.findall(rf"(?<!\\)\{closing}", text))
+
+
+def test_latex_escape_of_every_special_character():
+    assert tables.escape("a_b & 5% #1 {x} ~^\\ $2 <3") == (
+        r"a\_b \& 5\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} \$2 \textless{}3"
+    )
+    assert tables.escape("-0.1 [-0.2, +0.3] amazon14-beauty 1-2") == "$-$0.1 [$-$0.2, +0.3] amazon14-beauty 1-2"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles_as_it_is(built: Path, tmp_path: Path):
+    shutil.copy(built / "toys.tex", tmp_path / "toys.tex")
+    document = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{toys}\end{document}"
+    (tmp_path / "main.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_same_records_give_the_same_bytes_in_any_order(tmp_path: Path):
+    found = some(tmp_path / "r") + some(tmp_path / "r", "beauty")
+    build(found, tmp_path / "a", **FAST)
+    build(found[::-1], tmp_path / "b", **FAST)
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+    assert render_terminal(found, **FAST) == render_terminal(found[::-1], **FAST)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"protocol": {"name": "loo", "version": 2, "hash": "other"}}, "protocol hashes"),
+        ({"track": "paper"}, "track"),
+        ({"profile": "full"}, "profile"),
+        ({"limit_users": 100}, "limit_users"),
+        ({"dataset_hash": "other"}, "dataset hashes"),
+    ],
+)
+def test_records_that_may_not_share_a_table_are_refused(tmp_path: Path, change: dict[str, Any], words: str):
+    with pytest.raises(ValueError, match=words) as refusal:
+        build([fake(tmp_path, "a", 0.3), fake(tmp_path, "b", 0.3, **change)], tmp_path / "t", reference="a")
+    assert str(refusal.value).count(". ") == 0 and not (tmp_path / "t").exists()
+
+
+def test_two_configurations_of_one_method_are_refused(tmp_path: Path):
+    found = [fake(tmp_path, "a", 0.3), fake(tmp_path, "a", 0.3, seed=1, config_hash="other")]
+    with pytest.raises(ValueError, match="configurations of a on toys"):
+        build(found, tmp_path / "t", reference="a")
+
+
+def test_the_same_run_twice_is_refused(tmp_path: Path):
+    one = fake(tmp_path, "a", 0.3)
+    with pytest.raises(ValueError, match="given twice"):
+        build([one, one], tmp_path / "t", reference="a")
+
+
+@pytest.mark.parametrize("key", ["users", "slice:history length"])
+def test_records_of_other_users_are_refused(tmp_path: Path, key: str):
+    one, other = fake(tmp_path, "a", 0.3), fake(tmp_path, "b", 0.3)
+    arrays = other.per_user()
+    other = records.write(other.folder, other.fields, {"per_user.npz": arrays | {key: arrays[key][::-1]}}, None)
+    with pytest.raises(ValueError, match="asked other users"):
+        build([one, other], tmp_path / "t", reference="a")
+
+
+def test_nothing_to_show_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no records"):
+        build([], tmp_path, reference="a")
+
+
+def test_without_the_reference_differences_are_left_out_aloud(tmp_path: Path):
+    found = [
+        fake(tmp_path, "a", 0.3),
+        fake(tmp_path, "b", 0.6),
+        failure(tmp_path, "sasrec", "timeout", "too slow"),
+    ]
+    text = build(found, tmp_path / "t", **FAST)["toys"].read_text()
+    assert "Differences are left out: the reference sasrec has no finished run here." in text
+    assert "Holm p |" not in text and "95 % interval" in text and "too slow" in text
+    assert "Differences are left out" in render_terminal(found, **FAST)
+
+
+def test_a_dataset_where_nothing_finished_still_has_a_page(tmp_path: Path):
+    found = [failure(tmp_path, "sasrec", "failed", "it broke")]
+    assert "it broke" in build(found, tmp_path / "t", **FAST)["toys"].read_text()
+    assert "it broke" in render_terminal(found, **FAST)
+
+
+def test_a_limited_run_is_no_benchmark_result(tmp_path: Path):
+    text = build([fake(tmp_path, "sasrec", 0.4, limit_users=600)], tmp_path / "t", **FAST)["toys"].read_text()
+    assert "limited to 600 users: not a benchmark result" in text
+
+
+def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path):
+    found = [fake(tmp_path, method, s, seed) for method, s in (("sasrec", 0.4), ("a", 0.7)) for seed in (0, 1, 2)]
+    (summary,) = summarise(found, **FAST)
+    values = [r.metrics["ndcg@10"] for r in found if r.method == "a"]
+    row = summary.rows[0]
+    assert row.method == "a" and row.metrics["ndcg@10"] == pytest.approx(np.mean(values))
+    assert row.spread["ndcg@10"] == pytest.approx(np.std(values, ddof=1))
+    text = tables.markdown(summary)
+    assert "Means over seeds 0, 1, 2." in text and "One trained model" not in text
+    assert f"{np.std(values, ddof=1):.4f}" in section(text, "Compared with sasrec")
+    assert "t-interval of the difference over seeds: a [+" in text
+    assert row.mcnemar is None  # three seeds are not one hit or miss per user
+
+
+def test_a_failed_seed_does_not_hide_the_others(tmp_path: Path):
+    found = [fake(tmp_path, "sasrec", 0.4), failure(tmp_path, "sasrec", "failed", "seed trouble", seed=1)]
+    found[1].fields["config_hash"] = found[0].fields["config_hash"]
+    text = build(found, tmp_path / "t", **FAST)["toys"].read_text()
+    assert body(section(text, "Ranked by ndcg@10"))[0][1] == "sasrec"
+    assert body(section(text, "Without a result")) == [["sasrec", "1", "failed", "seed trouble"]]
+
+
+def test_all_pairs_matrix_is_antisymmetric(built: Path):
+    rows = body(section((built / "toys.md").read_text(), "All pairs"))
+    matrix = [row[2:] for row in rows]
+    turned = {"+": "-", "-": "+", "=": "=", ".": "."}
+    assert all(matrix[i][j] == turned[matrix[j][i]] for i in range(5) for j in range(5))
+    assert matrix[0][4] == "+" and [matrix[i][i] for i in range(5)] == ["."] * 5
+
+
+def test_index_ranks_methods_across_datasets(built: Path):
+    rows = body(section((built / "README.md").read_text(), "Across datasets"))
+    assert rows[0][1:3] == ["recbole:GRU4Rec", "1.00"] and rows[0][-1] == "2"
+
+
+def test_the_terminal_table_fits_and_hides_nothing(tmp_path: Path):
+    found = [*some(tmp_path), fake(tmp_path, "genplugin:" + "long" * 12 + "@no-rar", 0.5)]
+    text = render_terminal(found, **FAST)
+    assert max(map(len, text.splitlines())) <= 120
+    assert "knn (seed 0) skipped: no text" in text and "letter (seed 0) oom: needs 5% more memory" in text
+
+
+def test_pictures_are_the_same_every_time(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    summaries = summarise(some(tmp_path / "r"), **FAST)
+    assert picture.draw(summaries, tmp_path / "a") == picture.draw(summaries, tmp_path / "b") == []
+    assert (tmp_path / "a" / "toys.svg").read_bytes() == (tmp_path / "b" / "toys.svg").read_bytes()
+    assert (tmp_path / "a" / "toys.png").read_bytes() == (tmp_path / "b" / "toys.png").read_bytes()
+    drawn = (tmp_path / "a" / "toys.svg").read_text()
+    assert "ti_ger (under-trained)" in drawn and "difference to sasrec" in drawn and "not told apart" in drawn
+
+
+def test_without_matplotlib_a_note_is_all_that_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    assert "matplotlib" in picture.draw(summarise(some(tmp_path / "r"), **FAST), tmp_path / "t")[0]
+    assert not (tmp_path / "t").exists()
