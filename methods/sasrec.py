@@ -41,7 +41,7 @@ class SASRec(Method):
         training: Training = field(
             default_factory=lambda: Training(
                 epochs=200,
-                batch_size=2048,
+                batch_size=512,
                 learning_rate=1e-3,
                 warmup_steps=100,
                 schedule="constant",
