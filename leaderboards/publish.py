@@ -11,7 +11,9 @@ import numpy as np
 import protocols
 from benchmark import records
 from benchmark.records import Record
-from leaderboards.tables import build, render_terminal
+from leaderboards.picture import draw
+from leaderboards.summary import summarise
+from leaderboards.tables import terminal, write
 
 
 def tables(found: Sequence[Record], folder: Path) -> list[str]:
@@ -23,18 +25,23 @@ def tables(found: Sequence[Record], folder: Path) -> list[str]:
     texts = []
     for place, group in sorted(groups.items()):
         rules = protocols.load(group[0].protocol["name"]).rules
-        build(group, place, reference=rules["reference"], primary=rules["primary"])
-        text = render_terminal(group, reference=rules["reference"], primary=rules["primary"])
-        texts.append(f"{text}\ntables: {place}")
+        summaries = summarise(group, reference=rules["reference"], primary=rules["primary"])
+        write(summaries, place)
+        notes = draw(summaries, place)
+        texts.append("\n".join([terminal(summaries), *notes, f"tables: {place}"]))
     return texts
 
 
 def newest(found: Sequence[Record]) -> list[Record]:
-    """Of several runs of one method and seed (say, before and after an edit) the one that finished last."""
-    latest: dict[tuple[object, ...], Record] = {}
+    """Of several configurations of one method (say, before and after an edit) the runs of the one run last."""
+    last: dict[tuple[str, ...], Record] = {}
     for record in sorted(found, key=lambda r: r.fields["provenance"]["finished"]):
-        latest[(_place(record), record.protocol["hash"], record.dataset, record.method, record.seed)] = record
-    return sorted(latest.values(), key=lambda r: r.folder)
+        last[_row(record)] = record
+    return [r for r in found if r.fields["config_hash"] == last[_row(r)].fields["config_hash"]]
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    return _place(record), record.protocol["hash"], record.dataset, record.method
 
 
 def copy(found: Sequence[Record], folder: Path) -> None:

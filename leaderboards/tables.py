@@ -18,10 +18,9 @@ import pandas as pd
 from tabulate import tabulate
 
 from benchmark.files import json_bytes, write_atomically
-from benchmark.records import Record
 from leaderboards import sections as lay
 from leaderboards.sections import Section
-from leaderboards.summary import Row, Summary, summarise
+from leaderboards.summary import Row, Summary
 
 TERMINAL_WIDTH = 120
 _LATEX = {
@@ -33,21 +32,6 @@ _LATEX = {
     lay.BETTER: r"$^{\dagger}$",
     lay.WORSE: r"$^{\ddagger}$",
 } | {character: f"\\{character}" for character in "&%$#_{}"}
-
-
-def build(
-    records: Sequence[Record],
-    folder: Path,
-    *,
-    reference: str,
-    primary: str = "ndcg@10",
-    permutations: int = 100_000,
-) -> dict[str, Path]:
-    """Write every table of ``records`` into ``folder`` -> the Markdown file of each dataset.
-
-    Raises ValueError with one sentence when the records may not stand in one table (see ``summary.summarise``).
-    """
-    return write(summarise(records, reference=reference, primary=primary, permutations=permutations), folder)
 
 
 def write(summaries: Sequence[Summary], folder: Path) -> dict[str, Path]:
@@ -65,13 +49,6 @@ def write(summaries: Sequence[Summary], folder: Path) -> dict[str, Path]:
         written[one.dataset] = folder / f"{name}.md"
     write_atomically(folder / "README.md", index(summaries).encode())
     return written
-
-
-def render_terminal(
-    records: Sequence[Record], *, reference: str, primary: str = "ndcg@10", permutations: int = 100_000
-) -> str:
-    """The compact tables of ``build``, for a terminal of 120 columns."""
-    return terminal(summarise(records, reference=reference, primary=primary, permutations=permutations))
 
 
 def file_name(dataset: str) -> str:

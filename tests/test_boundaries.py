@@ -46,12 +46,14 @@ def breaches(place, room, modules):
     """The imports that point the wrong way; ``room`` is the importing room's own name, which it may import."""
     allowed = ALLOWED[place] | {room}
     for module in modules:
-        if module.split(".")[0] in {*LAYERS, "run_all"} and module != "methods":
-            if not any(module == ok or module.startswith(f"{ok}.") for ok in allowed):
-                yield module
-        elif module == "methods" and place != "methods/audits":
-            yield module
-        elif module.split(".")[0] == "torch" and place in TORCH_FREE:  # noqa: SIM114, two rules, two lines
+        top = module.split(".")[0]
+        if module == "methods":
+            wrong = place != "methods/audits"
+        elif top in {*LAYERS, "run_all"}:
+            wrong = not any(module == ok or module.startswith(f"{ok}.") for ok in allowed)
+        else:
+            wrong = top == "torch" and place in TORCH_FREE
+        if wrong:
             yield module
 
 

@@ -61,9 +61,10 @@ def test_sign_flip_agrees_with_scipys_enumeration_on_discrete_scores_full_of_tie
 
 
 def test_sums_that_differ_by_rounding_only_count_as_ties():
-    third = 1 / 3
-    differences = np.array([[0.1 + 0.2], [-0.3], [third], [-third]])  # 0.1 + 0.2 != 0.3 in floating point
-    assert sign_flip(differences, 999)[0] == 1.0  # the observed sum is 0 but for rounding: nothing is less extreme
+    # the observed sum is .2, and so is the smallest any signs can give: every permutation is as extreme
+    assert sign_flip(np.array([[0.6], [0.2], [-0.6], [-0.2], [0.2]]), 4_000)[0] == 1.0
+    # |+-.6 +-.4 +-.3 +-.7| is at least .6 for 12 of 16 sign vectors, .6 but for rounding in some of them
+    assert sign_flip(np.array([[0.6], [0.4], [0.3], [-0.7]]), 50_000)[0] == pytest.approx(12 / 16, abs=0.015)
 
 
 def test_sign_flip_agrees_with_scipys_sampling():
@@ -291,6 +292,16 @@ def test_a_planted_difference_is_found_and_described():
     assert (twin.p, twin.p_holm, twin.ties, twin.effect_size) == (1.0, 1.0, 2_000, 0.0)
     assert better.p_holm == pytest.approx(3 * better.p)  # the smallest of three
     assert better.per_seed == pytest.approx({0: better.difference}) and better.seed_interval is None
+
+
+def test_the_mark_needs_the_adjusted_p():
+    base = np.zeros((100, 1))
+    wins = np.zeros((100, 1))
+    wins[:14], base[14:18] = 1, 1  # 14 users gained and 4 lost: p = .031 alone
+    (alone,) = compare({"base": base, "m0": wins}, "base", **QUICK)
+    assert alone.p < 0.05 and alone.significant
+    crowd = compare({"base": base, **{f"m{i}": wins for i in range(4)}}, "base", **QUICK)
+    assert all(one.p < 0.05 < one.p_holm and not one.significant for one in crowd)
 
 
 def test_one_contrary_seed_takes_the_mark_away():

@@ -19,10 +19,18 @@ from benchmark.records import Record
 from leaderboards import picture, tables
 from leaderboards.compare import compare
 from leaderboards.summary import summarise
-from leaderboards.tables import build, render_terminal
+from leaderboards.tables import terminal, write
 
 KS = (1, 5, 10, 20)
 LABELS = {"target popularity": ["head", "tail", "nobody"], "history length": ["<=5", ">5"]}
+
+
+def build(found: list[Record], folder: Path, **settings: Any) -> dict[str, Path]:
+    return write(summarise(found, **settings), folder)
+
+
+def render_terminal(found: list[Record], **settings: Any) -> str:
+    return terminal(summarise(found, **settings))
 
 
 def per_user_scores(strength: float, seed: int, users: int = 600) -> dict[str, np.ndarray]:

@@ -1,0 +1,117 @@
+"""Publishing: tables on disk and screen, small copies that say the same, and the committed tables made again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark import records
+from benchmark.files import sha256_of
+from leaderboards import publish
+from leaderboards.summary import summarise
+from leaderboards.tables import write
+from tests.grid_world import CLASSES, LOADERS, planned
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "leaderboards" / "published"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two seeds of one entrant, scored and recorded without a process of their own."""
+    from benchmark.job import score
+    from benchmark.run import Run
+
+    folder = tmp_path_factory.mktemp("results")
+    assert CLASSES["Counting"]
+    for seed in (0, 1):
+        (item,) = planned(["Counting"], folder, seed)
+        fields, arrays = score(item.job, LOADERS, Run(seed=seed))
+        records.write(item.job.folder, fields, arrays, None)
+    return records.read_all(folder)
+
+
+def test_tables_are_written_and_told(finished, tmp_path):
+    (text,) = publish.tables(finished, tmp_path)
+    assert "Counting" in text and "reference" in text  # the protocol's reference has no run here, and that is said
+    place = tmp_path / "loo" / "unified-smoke"
+    assert {f"conveyor.{s}" for s in ("md", "tex", "csv", "json", "svg", "png")} <= {p.name for p in place.iterdir()}
+
+
+def test_a_limited_run_never_shares_a_table_with_a_whole_one(finished, tmp_path):
+    fields = finished[0].fields | {"limit_users": 50}
+    limited = records.Record(finished[0].folder, fields)
+    assert len(publish.tables([*finished, limited], tmp_path)) == 2
+
+
+def test_the_newest_configuration_wins_with_all_its_seeds(finished):
+    def of(config, seed, time):
+        made = finished[0].fields["provenance"] | {"finished": time}
+        fields = finished[0].fields | {"config_hash": config, "seed": seed, "provenance": made}
+        return records.Record(finished[0].folder, fields)
+
+    old = [of("old", 0, "2026-01-01"), of("old", 1, "2026-01-03")]
+    new = [of("new", 0, "2026-01-02"), of("new", 1, "2026-01-04")]
+    assert publish.newest([old[0], new[0], old[1], new[1]]) == new
+    assert publish.newest([new[0], *old]) == old
+
+
+def test_copies_keep_metrics_users_and_the_order_of_every_list(finished, tmp_path):
+    publish.copy(finished, tmp_path)
+    copies = records.read_all(tmp_path / "records")
+    assert len(copies) == 2
+    for original, copied in zip(finished, copies, strict=True):
+        assert copied.metrics == original.metrics
+        before, after = original.ranking(), copied.ranking()
+        np.testing.assert_array_equal(after["items"], before["items"])
+        assert after["scores"].dtype == np.float16
+        assert (np.diff(after["scores"].astype(float), axis=1) <= 0).all()
+        for name, values in original.per_user().items():
+            np.testing.assert_array_equal(copied.per_user()[name], values)
+        assert not (copied.folder / "log.txt").exists()
+    assert (tmp_path / "tables" / "loo" / "unified-smoke" / "conveyor.md").exists()
+
+
+def test_copying_again_changes_nothing(finished, tmp_path):
+    publish.copy(finished, tmp_path)
+    before = {p: sha256_of(p) for p in tmp_path.rglob("*") if p.is_file()}
+    publish.copy(finished, tmp_path)
+    assert {p: sha256_of(p) for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="nothing is published yet")
+def test_the_published_tables_are_made_from_the_published_records(tmp_path):
+    """Byte for byte what a person reads; the raw numbers to rounding, which differs between processors."""
+    found = records.read_all(PUBLISHED / "records")
+    assert found
+    for place in sorted((PUBLISHED / "tables" / "loo").iterdir()):
+        group = [r for r in found if f"{r.fields['track']}-{r.fields['profile']}" == place.name]
+        write(summarise(group, reference="sasrec"), tmp_path / place.name)
+        for made in (tmp_path / place.name).iterdir():
+            kept = place / made.name
+            if made.suffix in (".md", ".tex"):
+                assert made.read_bytes() == kept.read_bytes(), kept
+            elif made.suffix == ".json":
+                assert _rounded(json.loads(made.read_text())) == _rounded(json.loads(kept.read_text()))
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return round(value, 9) if isinstance(value, float) else value
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="nothing is published yet")
+def test_published_means_are_the_means_of_the_published_users():
+    for record in records.read_all(PUBLISHED / "records"):
+        if record.status != "ok":
+            continue
+        per_user = record.per_user()
+        for name, value in record.metrics.items():
+            if name in per_user:
+                assert per_user[name].mean() == pytest.approx(value, abs=1e-12), (record.folder, name)
+        ranking = record.ranking()
+        np.testing.assert_array_equal(ranking["users"], per_user["users"])
+        assert (np.diff(ranking["scores"].astype(float), axis=1) <= 0).all()
