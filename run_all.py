@@ -7,13 +7,12 @@ import json
 import sys
 from collections.abc import Sequence
 
-from benchmark.datasets.prepare import prepare as prepare_dataset
-
 import methods
 import protocols
 from benchmark import cli, datasets, grid, records
+from benchmark.datasets.prepare import prepare as prepare_dataset
 from benchmark.files import sentence
-from benchmark.job import Loaders, Planned, plan
+from benchmark.job import Loaders, plan_grid
 from benchmark.progress import duration
 from leaderboards import publish
 
@@ -36,8 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     protocol = protocols.load(args.protocol)
     grid.refuse_other_protocols(args.output_dir, protocol)
-    devices = _devices(args.device, args.jobs)
-    planned = _plan(args, devices[0])
+    from methods.blocks.devices import job_devices  # imports torch, which the other commands do without
+
+    profile, devices = job_devices(args.device, args.jobs, args.profile or ("" if args.datasets else "smoke"))
+    print(f"protocol {protocol.name} version {protocol.version} ({protocol.hash}), profile {profile}")
+    planned = plan_grid(
+        args.datasets or ["demo"],
+        args.methods or methods.lineup(),
+        args.seeds or [0],
+        protocol,
+        LOADERS,
+        profile=profile,
+        track=args.track,
+        limit_users=args.limit_users,
+        data_dir=args.data_dir,
+        output_dir=args.output_dir.resolve(),
+    )
     todo = [p for p in planned if not grid.is_finished(p.job, args.overwrite)]
     for item in todo:
         print(f"  {item}")
@@ -57,52 +70,6 @@ def run(args: argparse.Namespace) -> int:
     for text in publish.tables(finished, args.output_dir / "leaderboards"):
         print(text)
     return _close(done)
-
-
-def _plan(args: argparse.Namespace, device: str) -> list[Planned]:
-    """Every job asked for, after saying what is asked and of which data."""
-    protocol = protocols.load(args.protocol)
-    profile = args.profile or ("smoke" if not args.datasets else "small" if device == "cpu" else "full")
-    specs = args.methods or methods.lineup()
-    entrants = [(spec, methods.load(spec)) for spec in specs]
-    print(f"protocol {protocol.name} version {protocol.version} ({protocol.hash}), profile {profile}")
-    planned = []
-    for name in args.datasets or ["demo"]:
-        data = datasets.load(name, args.data_dir)
-        print(f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {len(data.users):,} interactions")
-        where = {"dataset_spec": name, "data_dir": args.data_dir, "output_dir": args.output_dir.resolve()}
-        planned += [
-            plan(
-                data,
-                protocol,
-                entrant,
-                seed,
-                profile,
-                args.track,
-                method_spec=spec,
-                limit_users=args.limit_users,
-                **where,
-            )
-            for seed in args.seeds or [0]
-            for spec, entrant in entrants
-        ]
-    return planned
-
-
-def _devices(wanted: str, n_jobs: int | None) -> list[str]:
-    """One entry per job that runs at once. Raises ValueError when CUDA is asked for and absent."""
-    gpus = 0 if wanted == "cpu" else _gpu_count()
-    if wanted == "cuda" and not gpus:
-        raise ValueError("--device cuda was asked for, but no CUDA device is visible; use --device cpu")
-    if gpus:
-        return [f"cuda:{place % gpus}" for place in range(n_jobs or gpus)]
-    return ["cpu"] * (n_jobs or 1)
-
-
-def _gpu_count() -> int:
-    import torch  # here, so that the commands that only read tables start without it
-
-    return torch.cuda.device_count()
 
 
 def _close(done: grid.Grid) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,7 @@ class Planned:
         return f"{self.job!s:55} ~{duration(self.seconds)}, {self.estimate.memory_bytes / 2**30:.1f} GiB"
 
 
-def plan(
-    dataset: Dataset, protocol: Protocol, entrant: Entrant, seed: int, profile: str, track: str, **rest: Any
-) -> Planned:
+def plan(dataset: Dataset, protocol: Protocol, entrant: Entrant, seed: int, *, profile: str, **rest: Any) -> Planned:
     """The job that runs ``entrant`` on ``dataset``. Raises ValueError for an unknown preset."""
     config = build_config(entrant.cls, entrant.preset, profile)
     job = Job(
@@ -119,11 +117,36 @@ def plan(
         method_source=None if entrant.source is None else sha256_of(Path(entrant.source)),
         seed=seed,
         profile=profile,
-        track=track,
         config=config_dict(config),
         **rest,
     )
     return Planned(job, entrant.cls.estimate(config, dataset.n_users, dataset.n_items, len(dataset.users)))
+
+
+def plan_grid(
+    names: Sequence[str],
+    specs: Sequence[str],
+    seeds: Sequence[int],
+    protocol: Protocol,
+    loaders: Loaders,
+    data_dir: str | None = None,
+    **rest: Any,
+) -> list[Planned]:
+    """Every dataset x seed x method as a job, after printing the size of each dataset.
+
+    Every name is looked up here, so an unknown one or a missing file ends the command before anything has run.
+    """
+    entrants = [(spec, loaders.method(spec)) for spec in specs]
+    planned = []
+    for name in names:
+        data = loaders.dataset(name, data_dir)
+        print(f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {len(data.users):,} interactions")
+        planned += [
+            plan(data, protocol, entrant, seed, dataset_spec=name, method_spec=spec, data_dir=data_dir, **rest)
+            for seed in seeds
+            for spec, entrant in entrants
+        ]
+    return planned
 
 
 def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:

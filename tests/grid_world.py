@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 import protocols
-from benchmark.job import Loaders, plan
+from benchmark.job import Loaders, plan_grid
 from benchmark.lists import top_k
 from benchmark.method import Entrant, Method
 from benchmark.types import Ranking, Spend
@@ -98,18 +98,13 @@ LOADERS = Loaders(dataset=dataset, protocol=protocols.load, method=method)
 
 
 def planned(names, output_dir, seed=0):
-    data, protocol = dataset("conveyor", None), protocols.load("loo")
-    return [
-        plan(
-            data,
-            protocol,
-            method(name),
-            seed,
-            "smoke",
-            "unified",
-            dataset_spec="conveyor",
-            method_spec=name,
-            output_dir=output_dir,
-        )
-        for name in names
-    ]
+    return plan_grid(
+        ["conveyor"],
+        names,
+        [seed],
+        protocols.load("loo"),
+        LOADERS,
+        profile="smoke",
+        track="unified",
+        output_dir=output_dir,
+    )

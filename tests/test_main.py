@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import run_all
 from benchmark import records
@@ -127,7 +128,7 @@ def test_wrong_flags_end_with_code_2(argv, capsys):
 
 
 def test_cuda_that_is_not_there_is_refused(in_tmp, capsys, monkeypatch):
-    monkeypatch.setattr(run_all, "_gpu_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "--device cpu" in refused(capsys, "--device", "cuda")
 
 
