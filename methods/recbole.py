@@ -216,6 +216,7 @@ def recbole_models() -> ModuleType:
     if stub:  # RecBole imports it for its Trainer's logs; installing 60 MB for that is not worth it
         sys.modules[tensorboard] = ModuleType(tensorboard)
         sys.modules[tensorboard].SummaryWriter = object  # type: ignore[attr-defined]
+    checked = torch.is_anomaly_enabled()
     try:
         return importlib.import_module("recbole.model.sequential_recommender")
     except ImportError as error:
@@ -223,6 +224,8 @@ def recbole_models() -> ModuleType:
             f"RecBole cannot be imported ({error}); run: pip install --no-deps -r requirements-recbole.txt"
         ) from error
     finally:
+        # One of its models switches autograd's anomaly checks on for the whole process; training is twice as slow then.
+        torch.autograd.set_detect_anomaly(checked)
         if stub:
             del sys.modules[tensorboard]
 

@@ -26,7 +26,7 @@ K = 10
 
 BLIND_TO_ORDER = {"popularity", "itemknn"}
 """popularity ignores the history; itemknn without @drop-seen puts the history itself first."""
-FLOOR_TRAINING = {"epochs": 20, "patience": 20, "batch_size": 64, "learning_rate": 5e-3, "warmup_steps": 0}
+FLOOR_TRAINING = {"epochs": 40, "patience": 40, "batch_size": 64, "learning_rate": 5e-3, "warmup_steps": 0}
 """The ring is so small that the smoke profile's few large batches would be a handful of steps."""
 
 

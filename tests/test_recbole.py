@@ -232,3 +232,9 @@ def test_the_stand_in_for_tensorboard_does_not_stay_behind(split: Split) -> None
     assert RecBole.unsuited(split.train) is None
     left = sys.modules.get("torch.utils.tensorboard")
     assert left is None or hasattr(left, "__file__")
+
+
+def test_importing_recbole_leaves_autograd_as_it_was():
+    """RecBole's SINE switches anomaly detection on when imported, which slows every training of the process."""
+    code = "import torch; from methods.recbole import recbole_models; recbole_models(); assert not torch.is_anomaly_enabled()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parent.parent)
