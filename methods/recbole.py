@@ -224,7 +224,7 @@ def recbole_models() -> ModuleType:
             f"RecBole cannot be imported ({error}); run: pip install --no-deps -r requirements-recbole.txt"
         ) from error
     finally:
-        # One of its models switches autograd's anomaly checks on for the whole process; training is twice as slow then.
+        # One of its models switches autograd's anomaly checks on for the whole process.
         torch.autograd.set_detect_anomaly(checked)
         if stub:
             del sys.modules[tensorboard]
