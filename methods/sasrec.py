@@ -38,6 +38,7 @@ class SASRec(Method):
         loss: str = "cross-entropy"
         """``cross-entropy`` over all items, ``sampled-softmax`` or ``bce`` over ``negatives`` uniform items."""
         negatives: int = 0
+        """Drawn for every position under ``bce``, for every row of the batch under ``sampled-softmax``."""
         training: Training = field(
             default_factory=lambda: Training(
                 epochs=200,
@@ -91,11 +92,15 @@ class SASRec(Method):
         loss = {"sampled-softmax": sampled_softmax, "bce": binary_cross_entropy}.get(self.config.loss)
         if loss is None:
             raise ValueError(f"unknown loss '{self.config.loss}'; use cross-entropy, sampled-softmax or bce")
-        shape = (len(inputs), self.config.negatives)
-        negatives = torch.randint(1, len(items), shape, device=inputs.device)  # (B, M) shared by a row's positions
+        places = inputs.shape[1] if self.config.loss == "bce" else 1
+        shape = (len(inputs), places, self.config.negatives)
+        negatives = torch.randint(1, len(items), shape, device=inputs.device)  # (B, L or 1, M)
         positive = (states * items[targets]).sum(-1).float()  # (B, L)
-        negative = (states @ items[negatives].transpose(1, 2)).float()  # (B, L, M)
-        drawn = targets[:, :, None] == negatives[:, None, :]  # (B, L, M)
+        if self.config.loss == "bce":  # the paper draws anew for every position
+            negative = (states[:, :, None] * items[negatives]).sum(-1).float()  # (B, L, M)
+        else:  # so many that the positions of a row share them
+            negative = (states @ items[negatives[:, 0]].transpose(1, 2)).float()  # (B, L, M)
+        drawn = targets[:, :, None] == negatives  # (B, L, M)
         return loss(positive[wanted], negative[wanted], drawn[wanted])
 
     def recommend(

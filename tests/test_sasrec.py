@@ -87,19 +87,27 @@ def test_scores_do_not_depend_on_the_padding_of_the_batch(network):
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "sampled-softmax", "bce"])
 def test_the_loss_is_what_its_formula_says(loss, monkeypatch):
-    negatives = torch.tensor([[4, 2], [9, 9]])  # 2 is also a target of the first row: it must not push against itself
+    # Drawn items that are the target itself (2 and 7) must not push against it.
+    shared = torch.tensor([[[4, 2]], [[9, 9]]])  # (B, 1, M)
+    own = torch.tensor([[[4, 2], [2, 8]], [[9, 9], [7, 1]]])  # (B, L, M)
+    negatives = own if loss == "bce" else shared
     method = METHOD(METHOD.Config(width=8, layers=1, heads=1, dropout=0.0, loss=loss, negatives=2))
     torch.manual_seed(1)
     method.model = Network(10, 4, method.config)
     inputs, targets = torch.tensor([[1, 3], [5, 6]]), torch.tensor([[3, 2], [6, 7]])
     wanted = torch.tensor([[True, True], [False, True]])
-    monkeypatch.setattr(torch, "randint", lambda *_, **__: negatives)
+
+    def drawn_items(low, high, shape, device):
+        assert (low, high, shape) == (1, 11, negatives.shape)
+        return negatives
+
+    monkeypatch.setattr(torch, "randint", drawn_items)
     found = method._loss(inputs, targets, wanted).item()
     scores = (method.model(inputs) @ method.model.item.weight.T).tolist()
     expected = []
     for row, column in [(0, 0), (0, 1), (1, 1)]:
         s, target = scores[row][column], int(targets[row, column])
-        drawn = [n for n in negatives[row].tolist() if n != target]
+        drawn = [n for n in negatives.expand(2, 2, 2)[row, column].tolist() if n != target]
         if loss == "cross-entropy":
             expected.append(math.log(sum(math.exp(x) for x in s[1:])) - s[target])
         elif loss == "sampled-softmax":
