@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import methods
 import protocols
 from benchmark import cli, datasets, grid, records
 from benchmark.datasets.prepare import prepare as prepare_dataset
-from benchmark.files import sentence
-from benchmark.job import Loaders, plan_grid
+from benchmark.files import make_folder, sentence
+from benchmark.job import Loaders, Planned, plan_grid
 from benchmark.progress import duration
 from leaderboards import publish
 
@@ -56,40 +56,38 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {item}")
     expected = duration(sum(item.seconds for item in todo) / len(devices))
     print(f"{len(planned) - len(todo)} of {len(planned)} jobs are finished, the rest takes about {expected}")
+    for warning in grid.made_otherwise(planned, todo):
+        print(warning, file=sys.stderr)
     if args.dry_run:
         return 0
-    done = grid.run_jobs(
-        todo,
-        LOADERS,
-        devices,
-        time_limit=args.time_limit,
-        job_limit=args.job_limit,
-        exit_on_error=args.exit_on_error,
-    )
-    finished = [records.read(item.job.folder) for item in planned if item.job.folder.exists()]
-    for text in publish.tables(finished, args.output_dir / "leaderboards"):
-        print(text)
-    return _close(done)
+    make_folder(args.output_dir)
+    limits = {"time_limit": args.time_limit, "job_limit": args.job_limit, "exit_on_error": args.exit_on_error}
+    done = grid.run_jobs(todo, LOADERS, devices, **limits)
+    code = _close(done, planned)
+    mine = grid.finished(planned)
+    if mine:
+        everything = publish.newest(records.read_all(args.output_dir))
+        print("\n".join(publish.tables(everything, args.output_dir / "leaderboards", mine)))
+    return code
 
 
-def _close(done: grid.Grid) -> int:
-    """Say what did not end well -> exit code."""
+def _close(done: grid.Grid, planned: Sequence[Planned]) -> int:
+    """Say what did not end well, now or in an earlier run that was left as it is -> exit code."""
     for outcome in done.failures:
         print(f"{outcome.status}: {outcome.job}: {outcome.reason}", file=sys.stderr)
     if done.stopped_by:
         print(f"stopped by {done.stopped_by}; the same command continues", file=sys.stderr)
-    return done.exit_code
+    left = any(record.status not in ("ok", "skipped") for record in grid.finished(planned))
+    return done.exit_code or int(left)
 
 
 def show_list(args: argparse.Namespace) -> int:
-    if args.what == "methods":
-        print("\n".join(methods.lineup()))
-    elif args.what == "protocols":
-        for protocol in map(protocols.load, protocols.names()):
-            print(f"{protocol.name} version {protocol.version} ({protocol.hash})")
-            print(json.dumps(protocol.rules, indent=2))
-    else:
-        print("\n".join(datasets.describe(args.data_dir)))
+    lines: dict[str, Callable[[], list[str]]] = {
+        "methods": methods.lineup,
+        "protocols": protocols.describe,
+        "datasets": partial(datasets.describe, args.data_dir),
+    }
+    print("\n".join(lines[args.what]()))
     return 0
 
 
@@ -101,8 +99,9 @@ def prepare(args: argparse.Namespace) -> int:
 
 def leaderboard(args: argparse.Namespace) -> int:
     found = publish.newest(records.read_all(args.output_dir))
-    for text in publish.tables(found, args.output_dir / "leaderboards"):
-        print(text)
+    if not found:
+        raise ValueError(f"there are no finished runs in {args.output_dir}; name their folder with --output-dir")
+    print("\n".join(publish.tables(found, args.output_dir / "leaderboards")))
     if args.publish:
         publish.copy(found, args.publish)
     return 0

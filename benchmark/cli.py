@@ -41,7 +41,7 @@ class _Extend(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         found = list(getattr(namespace, self.dest) or [])
-        new: list[Any] = [name for value in values for name in names(value)]
+        new: list[Any] = [name for value in values for name in ([value] if Path(value).exists() else names(value))]
         if not new:
             parser.error(f"{option_string} needs at least one name")
         if self.dest == "seeds":

@@ -32,6 +32,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise explained(error, path) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make ``path`` and try to write into it. Raises OSError with one clear sentence when that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise explained(error, path) from error
+
+
 def explained(error: OSError, path: Path) -> OSError:
     """The same error with a sentence that says what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

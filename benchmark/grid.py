@@ -16,7 +16,8 @@ from benchmark import records
 from benchmark.job import Job, Loaders, Planned, base_fields
 from benchmark.progress import Display, duration
 from benchmark.protocol import Protocol
-from benchmark.provenance import hardware
+from benchmark.provenance import hardware, provenance
+from benchmark.records import Record
 from benchmark.worker import finish, main
 
 GRACE_SECONDS = 60.0
@@ -78,6 +79,23 @@ def describe(output_dir: Path) -> list[str]:
     work = output_dir / ".work"
     waiting = sorted(path.parent.relative_to(work) for path in work.rglob("*.checkpoint"))
     return [*done, *(f"{'to go on':8} {' '.join(path.parts)}" for path in waiting)] or [f"no runs in {output_dir}"]
+
+
+def finished(planned: Sequence[Planned]) -> list[Record]:
+    """The records there are of the planned jobs."""
+    return [records.read(item.job.folder) for item in planned if item.job.folder.exists()]
+
+
+def made_otherwise(planned: Sequence[Planned], todo: Sequence[Planned]) -> list[str]:
+    """A warning when results that will not be redone were made by other code than the present one."""
+    kept = finished([item for item in planned if item not in todo])
+    now = provenance()
+    other = [r for r in kept if (r.fields["provenance"]["commit"], False) != (now["commit"], now["dirty"])]
+    if not other:
+        return []
+    return [
+        f"{len(other)} finished jobs were made by another commit or by uncommitted code; --overwrite always redoes them"
+    ]
 
 
 def is_finished(job: Job, overwrite: str) -> bool:

@@ -137,16 +137,32 @@ def plan_grid(
     Every name is looked up here, so an unknown one or a missing file ends the command before anything has run.
     """
     entrants = [(spec, loaders.method(spec)) for spec in specs]
-    planned = []
+    planned: dict[Path, Planned] = {}
     for name in names:
         data = loaders.dataset(name, data_dir)
         print(f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {len(data.users):,} interactions")
-        planned += [
-            plan(data, protocol, entrant, seed, dataset_spec=name, method_spec=spec, data_dir=data_dir, **rest)
-            for seed in seeds
-            for spec, entrant in entrants
-        ]
-    return planned
+        for seed in seeds:
+            for spec, entrant in entrants:
+                one = plan(
+                    data, protocol, entrant, seed, dataset_spec=name, method_spec=spec, data_dir=data_dir, **rest
+                )
+                planned[one.job.folder] = one  # the same thing named twice is run once
+    _refuse_clashes([one.job for one in planned.values()])
+    return list(planned.values())
+
+
+def _refuse_clashes(jobs: Sequence[Job]) -> None:
+    """Two datasets, or two method files, of one name could not be told apart in a table. Raises ValueError."""
+    for what, name, spec, content in (
+        ("datasets", "dataset_name", "dataset_spec", "dataset_hash"),
+        ("methods", "method_name", "method_spec", "method_source"),
+    ):
+        known: dict[str, Job] = {}
+        for job in jobs:
+            first = known.setdefault(getattr(job, name), job)
+            if getattr(first, content) != getattr(job, content):
+                both = f"{getattr(first, spec)} and {getattr(job, spec)}"
+                raise ValueError(f"{both} are two {what} called {getattr(job, name)}; rename one of them")
 
 
 def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
@@ -159,7 +175,8 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
     if reason is not None:
         return base_fields(job, protocol) | {"status": "skipped", "reason": reason}, {}
     config = build_config(entrant.cls, entrant.preset, job.profile)
-    method = entrant.cls(config, argument=entrant.argument, run=run).fit(split.train)
+    method = entrant.cls(config, argument=entrant.argument, run=run)
+    method.fit(split.train)
     ranking = method.recommend(split.test.cases, protocol.budget.list_length, budget=protocol.budget)
     scores = evaluate(ranking, split.test, split, protocol.rules, dataset.n_items)
     fields = base_fields(job, protocol) | {

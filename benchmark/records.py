@@ -21,6 +21,23 @@ from benchmark.types import PAD, Ranking
 
 SCHEMA = 1
 STATUSES = ("ok", "failed", "skipped", "timeout", "oom")
+REQUIRED = frozenset(
+    [
+        "method",
+        "dataset",
+        "dataset_hash",
+        "seed",
+        "protocol",
+        "track",
+        "profile",
+        "config_hash",
+        "metrics",
+        "limit_users",
+        "provenance",
+        "files",
+    ]
+)
+"""What no record may lack."""
 _WORD = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _NAME = re.compile(f"{_WORD}(:{_WORD})?(@{_WORD})?")
 
@@ -145,7 +162,8 @@ def read(folder: Path) -> Record:
         raise ValueError(f"{path} is missing; {advice}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"the record {path} is damaged (not JSON); {advice}") from error
-    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA or fields.get("status") not in STATUSES:
+    whole = isinstance(fields, dict) and fields.get("schema") == SCHEMA and fields.get("status") in STATUSES
+    if not whole or not fields.keys() >= REQUIRED:
         raise ValueError(f"the record {path} is damaged or of another schema than {SCHEMA}; {advice}")
     return Record(folder, fields)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmark import records
-from benchmark.files import sentence
+from benchmark.files import content_hash, sentence
 from benchmark.job import Job, Loaders, base_fields, score
 from benchmark.run import Interrupted, Run
 
@@ -27,7 +27,7 @@ LOCK_SECONDS = 30.0
 
 def main(job: Job, loaders: Loaders, device: str, connection: Connection) -> None:
     """Entry of the child process. Messages to the parent: ("progress", ...), then ("end", status, reason)."""
-    stop = _stop_flag()
+    started, stop = time.time(), _stop_flag()
     job.work_dir.mkdir(parents=True, exist_ok=True)
     _log_to(job.work_dir / "log.txt")
     run = Run(
@@ -39,11 +39,27 @@ def main(job: Job, loaders: Loaders, device: str, connection: Connection) -> Non
         report=lambda *what: _send(connection, ("progress", *what)),
         should_stop=stop.is_set,
     )
-    with (job.work_dir / "lock").open("w") as lock:
+    with lock_of(job).open("w") as lock:
         if not _locked(lock):
             _send(connection, ("end", "failed", "another process is running this very job; wait for it to end"))
             sys.exit(1)
-        _send(connection, ("end", *_run_to_record(job, loaders, run)))
+        _send(connection, ("end", *(_finished_since(job, started) or _run_to_record(job, loaders, run))))
+
+
+def lock_of(job: Job) -> Path:
+    """The job's lock file. It outlives the work folder: a lock on a deleted file would exclude nobody."""
+    path = job.output_dir / ".work" / "locks" / content_hash(str(job.folder))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _finished_since(job: Job, started: float) -> tuple[str, str | None] | None:
+    """How another process ended this job while we waited for its lock, or None."""
+    record = job.folder / "record.json"
+    if not record.exists() or record.stat().st_mtime < started:
+        return None
+    fields = records.read(job.folder).fields
+    return fields["status"], fields["reason"]
 
 
 def _locked(lock: TextIO) -> bool:

@@ -47,7 +47,7 @@ class Comparison:
     minimum_detectable: float
     per_seed: Mapping[int, float]
     seed_interval: tuple[float, float] | None
-    """95 % t-interval over the per-seed differences, from 3 seeds on."""
+    """95 % t-interval over the differences in the seeds that both have, from 3 such seeds on."""
     significant: bool
     """Holm p < .05 and the same sign in every seed."""
 
@@ -225,8 +225,10 @@ def _compare(
     rows = []
     for i, (a, b) in enumerate(pairs):
         gain = _snapped(means[a] - means[b])
-        per_seed = _per_seed(by_seed[a], by_seed[b])
-        rows.append(_row(a, b, gain, float(means[b].mean()), (low[i], high[i]), p[i], per_seed))
+        shared = sorted(set(by_seed[a]) & set(by_seed[b]))
+        spread = _t_interval([by_seed[a][seed] - by_seed[b][seed] for seed in shared])
+        row = _row(a, b, gain, float(means[b].mean()), (low[i], high[i]), p[i], _per_seed(by_seed[a], by_seed[b]))
+        rows.append(replace(row, seed_interval=spread))
     return _judged(rows)
 
 
@@ -256,7 +258,7 @@ def _row(
         losses=int((gain < 0).sum()),
         minimum_detectable=minimum_detectable_effect(gain),
         per_seed=per_seed,
-        seed_interval=_t_interval(list(per_seed.values())),
+        seed_interval=None,
         significant=False,
     )
 

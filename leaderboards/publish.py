@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,32 +17,45 @@ from leaderboards.summary import summarise
 from leaderboards.tables import terminal, write
 
 
-def tables(found: Sequence[Record], folder: Path) -> list[str]:
-    """Write every table below ``folder`` and return what to print. Runs that differ in anything but dataset,
-    method and seed (protocol hash, track, profile, users limited) never share a table."""
-    groups: dict[Path, list[Record]] = defaultdict(list)
+def tables(found: Sequence[Record], folder: Path, shown: Sequence[Record] | None = None) -> list[str]:
+    """Write every table below ``folder`` and return what to print: the tables that ``shown`` stand in, or all.
+
+    Runs that differ in anything but dataset, method and seed (protocol hash, track, profile, users limited) never
+    share a table.
+    """
+    asked = {(_place(record), record.dataset) for record in (found if shown is None else shown)}
+    groups: dict[str, list[Record]] = defaultdict(list)
     for record in found:
-        groups[folder / _place(record)].append(record)
+        groups[_place(record)].append(record)
     texts = []
     for place, group in sorted(groups.items()):
         rules = protocols.load(group[0].protocol["name"]).rules
         summaries = summarise(group, reference=rules["reference"], primary=rules["primary"])
-        write(summaries, place)
-        notes = draw(summaries, place)
-        texts.append("\n".join([terminal(summaries), *notes, f"tables: {place}"]))
+        write(summaries, folder / place)
+        notes = draw(summaries, folder / place)
+        told = [summary for summary in summaries if (place, summary.dataset) in asked]
+        if told:
+            texts.append("\n".join([terminal(told), *notes, f"tables: {folder / place}"]))
     return texts
 
 
 def newest(found: Sequence[Record]) -> list[Record]:
-    """Of several configurations of one method (say, before and after an edit) the runs of the one run last."""
-    last: dict[tuple[str, ...], Record] = {}
+    """Of several versions of one dataset, and then of several configurations of one method (say, before and after
+    an edit), the runs of the one that was run last."""
+
+    def table(record: Record) -> tuple[str, ...]:
+        return _place(record), record.protocol["hash"], record.dataset
+
+    data = _of_the_last(found, table, "dataset_hash")
+    return _of_the_last(data, lambda record: (*table(record), record.method), "config_hash")
+
+
+def _of_the_last(found: Sequence[Record], group: Callable[[Record], Any], key: str) -> list[Record]:
+    """In each group, the records that agree in ``key`` with the one that finished last."""
+    last: dict[Any, str] = {}
     for record in sorted(found, key=lambda r: r.fields["provenance"]["finished"]):
-        last[_row(record)] = record
-    return [r for r in found if r.fields["config_hash"] == last[_row(r)].fields["config_hash"]]
-
-
-def _row(record: Record) -> tuple[str, ...]:
-    return _place(record), record.protocol["hash"], record.dataset, record.method
+        last[group(record)] = record.fields[key]
+    return [record for record in found if record.fields[key] == last[group(record)]]
 
 
 def copy(found: Sequence[Record], folder: Path) -> None:

@@ -49,6 +49,10 @@ def heading(summary: Summary) -> list[str]:
         lines.append(f"One trained model per method (seed {summary.seeds[0]}).")
     elif len(summary.seeds) > 1:
         lines.append(f"Means over seeds {', '.join(map(str, summary.seeds))}.")
+        fewer = [row for row in summary.rows if row.seeds != summary.seeds]
+        if fewer:
+            which = "; ".join(f"{row.method} has only {', '.join(map(str, row.seeds))}" for row in fewer)
+            lines.append(f"Not every method ran with every seed: {which}.")
     if not summary.has_reference:
         lines.append(f"Differences are left out: the reference {summary.reference} has no finished run here.")
     return lines

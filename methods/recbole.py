@@ -88,14 +88,6 @@ class RecBole(Method):
     arguments: ClassVar[tuple[str, ...]] = ("GRU4Rec", "SASRec")
     lineup: ClassVar[tuple[str, ...]] = (":GRU4Rec", ":SASRec")
 
-    @classmethod
-    def unsuited(cls, view: TrainingView) -> str | None:
-        try:
-            recbole_models()
-        except ValueError as error:
-            return str(error)
-        return None
-
     def fit(self, view: TrainingView) -> Self:
         seed_everything(self.run.seed)
         self.build(view.n_items, view.max_history)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 
@@ -21,3 +22,9 @@ def load(name: str) -> Protocol:
     protocol = import_module(f"protocols.{name}").PROTOCOL
     assert isinstance(protocol, Protocol) and protocol.name == name, f"protocols/{name}.py names another protocol"
     return protocol
+
+
+def describe() -> list[str]:
+    """Every protocol with all its rules, as lines to print."""
+    found = [load(name) for name in names()]
+    return [f"{p.name} version {p.version} ({p.hash})\n{json.dumps(p.rules, indent=2)}" for p in found]

@@ -132,13 +132,6 @@ def test_cuda_that_is_not_there_is_refused(in_tmp, capsys, monkeypatch):
     assert "--device cpu" in refused(capsys, "--device", "cuda")
 
 
-def test_a_folder_that_cannot_be_made_is_said_once_per_job(in_tmp, capsys):
-    write_toy(in_tmp / "mine")
-    (in_tmp / "results").write_text("a file where a folder is wanted")
-    assert run_all.main(["--datasets", "./mine", "--methods", "popularity"]) in (1, 2)
-    assert "results" in capsys.readouterr().err
-
-
 def test_dry_run_prints_a_plan_and_runs_nothing(in_tmp, capsys):
     write_toy(in_tmp / "mine")
     assert run_all.main(["--datasets", "./mine", "--methods", "popularity,markov", "--seeds", "0 1", "--dry-run"]) == 0
@@ -188,6 +181,62 @@ def test_results_of_another_protocol_hash_are_refused(in_tmp, capsys):
     path.write_text(json.dumps(fields))
     capsys.readouterr()
     assert "choose another --output-dir" in refused(capsys, *argv)
+
+
+def test_a_later_run_of_one_method_keeps_the_others_in_the_tables(in_tmp, capsys):
+    write_toy(in_tmp / "mine")
+    run_all.main(["--datasets", "./mine", "--methods", "popularity,markov"])
+    run_all.main(["--datasets", "./mine", "--methods", "popularity", "--overwrite", "always"])
+    (table,) = (in_tmp / "results" / "leaderboards").rglob("mine.csv")
+    assert {"popularity", "markov"} <= {line.split(",")[1] for line in table.read_text().splitlines()}
+
+
+def test_two_things_of_one_name_are_refused_before_anything_runs(in_tmp, capsys):
+    for folder, shift in (("a", 0), ("b", 1)):
+        (in_tmp / folder).mkdir()
+        write_toy(in_tmp / folder / "mine", [f"u{u}\ti{(u + t) % 8}\t{t + shift}" for u in range(12) for t in range(6)])
+        (in_tmp / folder / "third.py").write_text(MY_METHOD + f"# {folder}\n")
+    assert "two datasets called mine" in refused(capsys, "--datasets", "a/mine,b/mine", "--methods", "popularity")
+    methods = ["--methods", "a/third.py", "b/third.py"]
+    assert "two methods called third" in refused(capsys, "--datasets", "a/mine", *methods)
+    assert run_all.main(["--datasets", "a/mine", "a/mine/mine.inter", "--methods", "popularity", "--dry-run"]) == 0
+    assert "0 of 1 jobs" in capsys.readouterr().out
+
+
+def test_a_failed_job_is_told_even_when_the_tables_cannot_be_written(in_tmp, capsys, monkeypatch):
+    write_toy(in_tmp / "mine")
+    (in_tmp / "third.py").write_text(MY_METHOD.replace("return self", "raise RuntimeError('planted')"))
+
+    def full(*_):
+        raise OSError(28, "no space left while writing tables")
+
+    monkeypatch.setattr(run_all.publish, "tables", full)
+    assert run_all.main(["--datasets", "./mine", "--methods", "./third.py"]) == 2
+    said = capsys.readouterr().err
+    assert "failed: mine third seed 0: planted" in said and "error: no space left" in said
+
+
+def test_a_failure_left_as_it_is_still_counts(in_tmp, capsys):
+    write_toy(in_tmp / "mine")
+    (in_tmp / "third.py").write_text(MY_METHOD.replace("return self", "raise RuntimeError('planted')"))
+    argv = ["--datasets", "./mine", "--methods", "./third.py"]
+    assert run_all.main(argv) == 1
+    assert run_all.main([*argv, "--overwrite", "never"]) == 1
+
+
+def test_no_runs_to_make_tables_of_is_said(in_tmp, capsys):
+    assert "no finished runs in nowhere" in refused(capsys, "leaderboard", "--output-dir", "nowhere")
+
+
+def test_a_path_with_a_space_can_be_given(in_tmp, capsys):
+    write_toy(in_tmp / "my data")
+    assert run_all.main(["--datasets", "./my data", "--methods", "popularity", "--dry-run"]) == 0
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_anything_runs(in_tmp, capsys):
+    write_toy(in_tmp / "mine")
+    (in_tmp / "results").write_text("a file where a folder is wanted")
+    assert "results" in refused(capsys, "--datasets", "./mine", "--methods", "popularity")
 
 
 def test_lists_and_status(in_tmp, capsys):

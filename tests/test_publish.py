@@ -56,6 +56,17 @@ def test_the_newest_configuration_wins_with_all_its_seeds(finished):
     assert publish.newest([new[0], *old]) == old
 
 
+def test_of_an_edited_dataset_only_the_newest_version_is_shown(finished):
+    def of(method, data, time):
+        made = finished[0].fields["provenance"] | {"finished": time}
+        return records.Record(
+            finished[0].folder, finished[0].fields | {"method": method, "dataset_hash": data, "provenance": made}
+        )
+
+    old, other, new = of("a", "v1", "2026-01-01"), of("b", "v1", "2026-01-02"), of("a", "v2", "2026-01-03")
+    assert publish.newest([old, other, new]) == [new]
+
+
 def test_copies_keep_metrics_users_and_the_order_of_every_list(finished, tmp_path):
     publish.copy(finished, tmp_path)
     copies = records.read_all(tmp_path / "records")

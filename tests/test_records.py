@@ -10,7 +10,20 @@ import pytest
 from benchmark import artifacts, files, records
 from benchmark.types import Ranking, Spend
 
-FIELDS = {"status": "ok", "method": "recbole:SASRec@x", "dataset": "demo", "seed": 0, "metrics": {"ndcg@10": 0.5}}
+FIELDS = {
+    "status": "ok",
+    "method": "recbole:SASRec@x",
+    "dataset": "demo",
+    "dataset_hash": "d",
+    "seed": 0,
+    "protocol": {"name": "loo", "version": 1, "hash": "p"},
+    "track": "unified",
+    "profile": "smoke",
+    "config_hash": "c",
+    "limit_users": None,
+    "provenance": {"commit": None},
+    "metrics": {"ndcg@10": 0.5},
+}
 ARRAYS = {"per_user.npz": {"users": np.arange(3), "ndcg@10": np.array([0.0, 0.5, 1.0])}}
 
 
@@ -61,7 +74,9 @@ def test_a_crash_at_any_moment_leaves_the_old_record_or_the_new(folder, monkeypa
     assert len(records.read_all(folder.parent)) == 1
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"[]", b'{"schema": 99, "status": "ok"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"", b"[]", b'{"schema": 99, "status": "ok"}', b'{"schema": 1, "status": "ok"}', b"\xff\xfe"]
+)
 def test_a_damaged_record_is_refused_by_name(folder, content):
     records.write(folder, FIELDS, ARRAYS, None)
     (folder / "record.json").write_bytes(content)

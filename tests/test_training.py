@@ -181,3 +181,20 @@ def test_a_loss_that_is_not_finite_is_refused():
     toy.loss = lambda rows, length: toy.model(toy.x[rows]).sum() * math.nan
     with pytest.raises(ValueError, match="lower the learning rate"):
         toy.train()
+
+
+def test_a_training_stopped_while_it_validates_continues_with_that_validation(tmp_path):
+    undisturbed = Toy(Run())
+    undisturbed.train()
+    stopped = Toy(Run(work_dir=tmp_path))
+
+    def stop():
+        raise Interrupted
+
+    stopped.validate = stop
+    with pytest.raises(Interrupted):
+        stopped.train()
+    resumed = Toy(Run(work_dir=tmp_path))
+    resumed.train()
+    assert resumed.steps == undisturbed.steps - stopped.steps
+    assert torch.equal(resumed.weights(), undisturbed.weights())

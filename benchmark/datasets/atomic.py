@@ -108,7 +108,19 @@ def _read_meta(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON ({error}); fetch it again") from error
     if not isinstance(meta, dict) or not isinstance(meta.get("sha256", {}), dict):
         raise ValueError(f"{path} must hold a JSON object whose sha256 maps file names to hashes; fetch it again")
+    _check_meta(path, meta)
     return meta
+
+
+def _check_meta(path: Path, meta: Mapping[str, Any]) -> None:
+    """Raises ValueError for an entry of the wrong type."""
+    for names, kind, word in (
+        (("users", "items", "interactions", "k_core"), int, "a whole number"),
+        (("extra_text", "name"), str, "a string"),
+    ):
+        for name in names:
+            if name in meta and (not isinstance(meta[name], kind) or isinstance(meta[name], bool)):
+                raise ValueError(f"{path}: {name} must be {word}, not {meta[name]!r}; correct it")
 
 
 def read_table(path: Path, types: dict[str, str], meta: Mapping[str, Any]) -> pd.DataFrame:

@@ -199,7 +199,11 @@ class _Loop:
         if not math.isfinite(mean_loss):
             raise ValueError(f"the training loss became {mean_loss} in epoch {self.epoch + 1}; lower the learning rate")
         self.model.eval()
-        score = float(self.validate())
+        try:
+            score = float(self.validate())
+        except Interrupted:
+            self._save()  # with the epoch's last batch done: the next session begins with this validation
+            raise
         self.epoch += 1
         self.report.epochs = self.epoch
         self.report.curve.append({"loss": round(mean_loss, 6), "valid": round(score, 6)})
