@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,10 +135,24 @@ def write(
 def _write_arrays(folder: Path, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, str]:
     """npz files without pickle -> their checksums."""
     for name, content in arrays.items():
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **dict(content))  # type: ignore[arg-type]
-        (folder / name).write_bytes(buffer.getvalue())
+        (folder / name).write_bytes(_npz(content))
     return {name: sha256_of(folder / name) for name in arrays}
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """What ``np.load`` reads, packed with LZMA: rankings become a fifth smaller than with numpy's own deflate.
+
+    The same arrays give the same bytes, as entries carry no date.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = zipfile.ZIP_LZMA
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+            archive.writestr(entry, content.getvalue())
+    return buffer.getvalue()
 
 
 def _replace(new: Path, folder: Path) -> None:
