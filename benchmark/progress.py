@@ -5,6 +5,7 @@ On a terminal the lines are redrawn in place; elsewhere (a log file, CI) a plain
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -32,18 +33,21 @@ class Stage:
     name: str = "starting"
     fraction: float = 0.0
     note: str = ""
-    since: float = field(default_factory=time.monotonic)
-    first: float = 0.0
+    begun: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Stage -> moment and fraction at which it was first seen; training goes on when a validation comes between."""
+    reached: dict[str, float] = field(default_factory=dict)
+    """Stage -> its last fraction; one that falls back begins anew, as the next epoch's validation does."""
 
     def update(self, name: str, done: float, total: float, note: str) -> None:
         fraction = done / total if total else 0.0
-        if name != self.name:
-            self.since, self.first = time.monotonic(), fraction
+        if fraction < self.reached.get(name, math.inf):
+            self.begun[name] = time.monotonic(), fraction
+        self.reached[name] = fraction
         self.name, self.fraction, self.note = name, fraction, note
 
     def __str__(self) -> str:
-        gained = self.fraction - self.first
-        spent = time.monotonic() - self.since
+        since, first = self.begun.get(self.name, (time.monotonic(), 0.0))
+        gained, spent = self.fraction - first, time.monotonic() - since
         eta = f", at most {duration(spent * (1 - self.fraction) / gained)} left" if gained > 0 and spent > 1 else ""
         note = f" ({self.note})" if self.note else ""
         return f"{self.job}: {self.name} {self.fraction:4.0%}{note}{eta}"

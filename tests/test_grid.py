@@ -160,3 +160,20 @@ def test_a_stage_tells_its_own_eta(monkeypatch):
     now["t"] = 10.0
     stage.update("train", 25, 100, "epoch 2")
     assert str(stage) == "demo sasrec: train  25% (epoch 2), at most 30s left"
+
+
+def test_a_validation_between_two_epochs_does_not_reset_the_eta_of_training(monkeypatch):
+    now = {"t": 0.0}
+    monkeypatch.setattr(time, "monotonic", lambda: now["t"])
+    stage = Stage("demo sasrec")
+    for moment, name, done in ((0, "train", 0), (10, "train", 10), (12, "validate", 0), (18, "validate", 90)):
+        now["t"] = moment
+        stage.update(name, done, 100, "")
+    assert str(stage).endswith("validate  90%, at most 1s left")
+    now["t"] = 20.0
+    stage.update("train", 20, 100, "")
+    assert str(stage).endswith("train  20%, at most 1m20s left")
+    for moment, done in ((22, 10), (24, 50)):  # the next validation starts anew
+        now["t"] = moment
+        stage.update("validate", done, 100, "")
+    assert str(stage).endswith("validate  50%, at most 2s left")
