@@ -1,14 +1,18 @@
 """Jobs in their own processes: every way to end becomes a row, nothing finished is redone, nothing is lost."""
 
 import dataclasses
+import fcntl
 import io
+import threading
 import time
 
 import pytest
 
 import protocols
 from benchmark import grid, records
+from benchmark.job import base_fields
 from benchmark.progress import Display, Stage, duration
+from benchmark.worker import lock_of
 from tests.grid_world import LOADERS, planned
 
 
@@ -107,6 +111,28 @@ def test_out_of_time_leaves_no_record_and_finished_work_stays(tmp_path, monkeypa
 def test_the_first_failure_stops_the_grid_when_asked(tmp_path):
     result = grid.run_jobs(planned(["Raises", "Counting"], tmp_path), LOADERS, ["cpu"], exit_on_error=True)
     assert statuses(result) == {"Raises": "failed"} and result.exit_code == 1
+
+
+def test_a_job_that_another_process_is_finishing_is_not_done_twice(tmp_path):
+    (item,) = planned(["Raises"], tmp_path)
+    lock = lock_of(item.job).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def finish():
+        """The other process: once ours waits for the lock, write the record and let go."""
+        while not (item.job.work_dir / "log.txt").exists():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        fields = base_fields(item.job, protocols.load("loo")) | {"status": "ok", "reason": "theirs"}
+        records.write(item.job.folder, fields, {}, None)
+        lock.close()
+
+    other = threading.Thread(target=finish)
+    other.start()
+    result = grid.run_jobs([item], LOADERS, ["cpu"])
+    other.join()
+    assert statuses(result) == {"Raises": "ok"}
+    assert records.read(item.job.folder).fields["reason"] == "theirs"
 
 
 def test_results_of_another_protocol_hash_are_refused(tmp_path):
