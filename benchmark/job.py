@@ -54,7 +54,6 @@ class Job:
     method_source: str | None
     output_dir: Path
     data_dir: str | None = None
-    text_encoder: str = "lsa"
     limit_users: int | None = None
 
     @property

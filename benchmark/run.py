@@ -29,7 +29,6 @@ class Run:
     """Where checkpoints of this job live; None = keep none."""
     artifacts_dir: Path | None = None
     """Content-addressed cache shared by all jobs; None = compute and keep nothing."""
-    text_encoder: str = "lsa"
     report: Callable[[str, float, float, str], None] = _silent
     """Called as (stage, done, total, note)."""
     should_stop: Callable[[], bool] = lambda: False
