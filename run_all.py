@@ -12,7 +12,7 @@ import protocols
 from benchmark import cli, datasets, grid, records
 from benchmark.datasets.prepare import prepare as prepare_dataset
 from benchmark.files import make_folder, sentence
-from benchmark.job import Loaders, Planned, plan_grid
+from benchmark.job import Loaders, plan_grid
 from benchmark.progress import duration
 from leaderboards import publish
 
@@ -63,21 +63,21 @@ def run(args: argparse.Namespace) -> int:
     make_folder(args.output_dir)
     limits = {"time_limit": args.time_limit, "job_limit": args.job_limit, "exit_on_error": args.exit_on_error}
     done = grid.run_jobs(todo, LOADERS, devices, **limits)
-    code = _close(done, planned)
     mine = grid.finished(planned)
+    code = _close(done, mine)
     if mine:
         everything = publish.newest(records.read_all(args.output_dir))
         print("\n".join(publish.tables(everything, args.output_dir / "leaderboards", mine)))
     return code
 
 
-def _close(done: grid.Grid, planned: Sequence[Planned]) -> int:
+def _close(done: grid.Grid, mine: Sequence[records.Record]) -> int:
     """Say what did not end well, now or in an earlier run that was left as it is -> exit code."""
     for outcome in done.failures:
         print(f"{outcome.status}: {outcome.job}: {outcome.reason}", file=sys.stderr)
     if done.stopped_by:
         print(f"stopped by {done.stopped_by}; the same command continues", file=sys.stderr)
-    left = any(record.status not in ("ok", "skipped") for record in grid.finished(planned))
+    left = any(record.status not in records.SETTLED for record in mine)
     return done.exit_code or int(left)
 
 

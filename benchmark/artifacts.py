@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.files import content_hash, write_atomically
+from benchmark.files import content_hash, read_sealed, write_sealed
 
 
 def cached(
@@ -39,13 +38,12 @@ def cached(
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
-    payload = buffer.getvalue()
-    write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    write_sealed(path, buffer.getvalue())
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    digest, _, payload = path.read_bytes().partition(b"\n")
-    if hashlib.sha256(payload).hexdigest().encode() != digest:
+    payload = read_sealed(path)
+    if payload is None:
         raise ValueError(f"the cached artifact {path} is damaged (checksum differs); delete it and run again")
     with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}

@@ -32,6 +32,17 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise explained(error, path) from error
 
 
+def write_sealed(path: Path, payload: bytes) -> None:
+    """Write atomically, behind a line with the SHA-256 of the payload."""
+    write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """The payload of a sealed file, None when it is not what was written."""
+    digest, _, payload = path.read_bytes().partition(b"\n")
+    return payload if hashlib.sha256(payload).hexdigest().encode() == digest else None
+
+
 def make_folder(path: Path) -> None:
     """Make ``path`` and try to write into it. Raises OSError with one clear sentence when that cannot be done."""
     try:

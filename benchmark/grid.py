@@ -103,7 +103,7 @@ def is_finished(job: Job, overwrite: str) -> bool:
     if overwrite == "always" or not job.folder.exists():
         return False
     status = records.read(job.folder).status
-    return overwrite == "never" or status in ("ok", "skipped")
+    return overwrite == "never" or status in records.SETTLED
 
 
 def run_jobs(

@@ -22,6 +22,8 @@ from benchmark.types import PAD, Ranking
 
 SCHEMA = 1
 STATUSES = ("ok", "failed", "skipped", "timeout", "oom")
+SETTLED = ("ok", "skipped")
+"""Running the same job again would change nothing."""
 REQUIRED = frozenset(
     [
         "method",

@@ -96,7 +96,7 @@ def finish(job: Job, fields: dict[str, Any], arrays: dict[str, Any]) -> tuple[st
         records.write(job.folder, fields, arrays, job.work_dir / "log.txt")
     except OSError as error:
         return "failed", sentence(error)
-    if fields["status"] in ("ok", "skipped"):
+    if fields["status"] in records.SETTLED:
         shutil.rmtree(job.work_dir, ignore_errors=True)
     return fields["status"], fields["reason"]
 

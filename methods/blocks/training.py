@@ -6,7 +6,6 @@ for the loss of some rows that share one exact length, so no batch holds padding
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import random
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.files import write_atomically
+from benchmark.files import read_sealed, write_sealed
 from benchmark.run import Interrupted, Run, peak_rss
 
 CHECKPOINT_SECONDS = 30.0
@@ -293,17 +292,16 @@ class _Loop:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """One file: the SHA-256 of the payload, a newline, the payload. Written atomically."""
+    """One sealed file, written atomically."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    payload = buffer.getvalue()
-    write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    write_sealed(path, buffer.getvalue())
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """Raises ValueError naming the file when it is damaged. No pickled code is ever run."""
-    digest, _, payload = path.read_bytes().partition(b"\n")
-    if hashlib.sha256(payload).hexdigest().encode() != digest:
+    payload = read_sealed(path)
+    if payload is None:
         raise ValueError(f"the checkpoint {path} is damaged; delete it to train this job from the start")
     return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
 
