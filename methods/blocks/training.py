@@ -41,6 +41,8 @@ class Training:
     """``cosine`` to zero at the last epoch, or ``constant``, after a linear warm-up."""
     patience: int = 10
     """Stop after this many validations in a row without a better score."""
+    validate_every: int = 1
+    """Epochs between two validations; the last epoch is always validated."""
     clip_norm: float | None = None
     max_minutes: float | None = None
     """Cap on the training time of one job, summed over resumed sessions; reaching it marks the row under-trained."""
@@ -76,17 +78,20 @@ def train(
     run: Run,
     *,
     rows_per_batch: Callable[[int], int] | None = None,
+    after_epoch: Callable[[int], None] | None = None,
     name: str = "train",
 ) -> Report:
     """Train ``model`` and leave its best weights in it.
 
     ``lengths`` (n,) gives each example's length; ``loss(rows (B,), length)`` is the mean loss of examples that
-    share it. ``validate()`` is called after every epoch in eval mode; larger is better. With ``run.work_dir`` the
-    state is checkpointed there and a later call with the same arguments continues; on CPU the result is
-    bit-identical to an undisturbed run. Raises Interrupted after checkpointing when the run is told to stop, and
-    ValueError when a checkpoint is damaged or belongs to other settings, or the loss is not finite.
+    share it. ``validate()`` is called every ``config.validate_every`` epochs in eval mode; larger is better.
+    ``after_epoch(n)`` may change the model after epoch n = 1, 2, ..., before it is validated. With ``run.work_dir``
+    the state is checkpointed there and a later call with the same arguments continues; on CPU the result is
+    bit-identical to an undisturbed run. Raises Interrupted after checkpointing when the run is told to stop,
+    ValueError when a checkpoint is damaged or belongs to other settings or the loss is not finite (the last good
+    checkpoint is kept), and MemoryError when a step does not fit.
     """
-    return _Loop(model, lengths, loss, config, validate, run, rows_per_batch, name).run_to_end()
+    return _Loop(model, lengths, loss, config, validate, run, rows_per_batch, after_epoch, name).run_to_end()
 
 
 def epoch_batches(
@@ -130,11 +135,13 @@ class _Loop:
         validate: Callable[[], float],
         run: Run,
         rows_per_batch: Callable[[int], int] | None,
+        after_epoch: Callable[[int], None] | None,
         name: str,
     ):
         self.model, self.lengths, self.loss, self.config = model, lengths.cpu(), loss, config
         self.validate, self.run, self.name = validate, run, name
         self.rows_per_batch = rows_per_batch or (lambda _length: config.batch_size)
+        self.after_epoch = after_epoch or (lambda _epoch: None)
         self.device = torch.device(run.device)
         on_cuda = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
@@ -143,7 +150,9 @@ class _Loop:
         self.report = Report()
         self.epoch, self.batch, self.bad_epochs = 0, 0, 0
         self.seconds = 0.0
+        self.epoch_left = False  # all steps of this epoch are taken, only its validation is missing
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.bad_step = torch.full((), -1, device=self.device)  # first step with a loss that is not finite
         self.best_weights: dict[str, Tensor] | None = None
         self.finished = False
         self.path = None if run.work_dir is None else run.work_dir / f"{name}.checkpoint"
@@ -169,13 +178,25 @@ class _Loop:
         batches = epoch_batches(self.lengths, self.rows_per_batch, generator)
         total_steps = self.config.epochs * len(batches)
         self.model.train()
-        while self.batch < len(batches):
+        while self.batch < len(batches) and not self.epoch_left:
             rows, length = batches[self.batch]
-            self._step(rows.to(self.device), length, total_steps)
+            try:
+                self._step(rows.to(self.device), length, total_steps)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                raise MemoryError(
+                    f"out of memory in a step of {self.name} with {len(rows)} rows of length {length}; lower "
+                    "training.batch_size in the method's Config"
+                ) from error
             self.batch += 1
             if self._out_of_time():
                 break
             self._pause(len(batches))
+        if not self.epoch_left:
+            self._refuse_bad_loss()
+            self.after_epoch(self.epoch + 1)
+            self.epoch_left = True
         self._close_epoch(len(batches))
 
     def _step(self, rows: Tensor, length: int, total_steps: int) -> None:
@@ -189,43 +210,59 @@ class _Loop:
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
+        # Without reading the loss on the host, which would make a GPU wait at every step.
+        first_bad = (self.bad_step < 0) & ~loss.detach().isfinite()
+        self.bad_step = torch.where(first_bad, self.report.steps, self.bad_step)
         self.report.steps += 1
         self.loss_sum += loss.detach()
 
+    def _refuse_bad_loss(self) -> None:
+        """Raises ValueError when some step's loss was not finite; called before anything is kept of it."""
+        step = int(self.bad_step.item())
+        if step >= 0:
+            raise ValueError(
+                f"the loss of {self.name} was not finite at step {step + 1}, in epoch {self.epoch + 1}; lower the "
+                "learning rate (the checkpoint from before that step is kept)"
+            )
+
     def _close_epoch(self, n_batches: int) -> None:
-        """Validate, keep the best weights, decide whether to stop."""
-        mean_loss = self.loss_sum.item() / max(1, self.batch)
-        if not math.isfinite(mean_loss):
-            raise ValueError(f"the training loss became {mean_loss} in epoch {self.epoch + 1}; lower the learning rate")
-        self.model.eval()
-        try:
-            score = float(self.validate())
-        except Interrupted:
-            self._save()  # with the epoch's last batch done: the next session begins with this validation
-            raise
+        """Validate when it is due, keep the best weights, decide whether to stop."""
+        entry = {"loss": round(self.loss_sum.item() / max(1, self.batch), 6)}
+        last = self.epoch + 1 >= self.config.epochs or self._out_of_time()
+        if last or (self.epoch + 1) % self.config.validate_every == 0:
+            entry["valid"] = round(self._validated(), 6)
         self.epoch += 1
         self.report.epochs = self.epoch
-        self.report.curve.append({"loss": round(mean_loss, 6), "valid": round(score, 6)})
-        if score > self.report.best_score:
-            self.report.best_score, self.report.best_epoch, self.bad_epochs = score, self.epoch, 0
-            self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        else:
-            self.bad_epochs += 1
-        self.report.stopped_by = self._reason_to_stop()
+        self.report.curve.append(entry)
+        self.report.stopped_by = self._reason_to_stop(last)
         self.finished = bool(self.report.stopped_by)
-        self.batch = 0
+        self.batch, self.epoch_left = 0, False
         self.loss_sum.zero_()
         if self.finished:
             self._save()
         else:
             self._pause(n_batches)
 
-    def _reason_to_stop(self) -> str:
+    def _validated(self) -> float:
+        self.model.eval()
+        try:
+            score = float(self.validate())
+        except Interrupted:
+            self._save()  # with the epoch's steps done: the next session begins with this validation
+            raise
+        if score > self.report.best_score:
+            self.report.best_score, self.report.best_epoch, self.bad_epochs = score, self.epoch + 1, 0
+            self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        else:
+            self.bad_epochs += 1
+        return score
+
+    def _reason_to_stop(self, last: bool) -> str:
         if self.bad_epochs >= self.config.patience:
             return "patience"
         if self.epoch >= self.config.epochs:
             return "limit"
-        return "cap" if self._out_of_time() else ""
+        return "cap" if last else ""
 
     def _out_of_time(self) -> bool:
         self._keep_time()
@@ -242,6 +279,7 @@ class _Loop:
             self.reported_at = now
             best = "" if self.report.best_epoch == 0 else f" best {self.report.best_score:.4f}"
             note = f"epoch {self.epoch + 1}/{self.config.epochs}{best}"
+            self._refuse_bad_loss()
             self.run.report(self.name, self.epoch * n_batches + self.batch, self.config.epochs * n_batches, note)
         stopping = self.run.should_stop()
         if stopping or now - self.saved_at >= CHECKPOINT_SECONDS:
@@ -260,6 +298,7 @@ class _Loop:
         return {"config": asdict(self.config), "seed": self.run.seed, "examples": len(self.lengths), "shapes": shapes}
 
     def _save(self) -> None:
+        self._refuse_bad_loss()
         if self.path is None:
             return
         self._keep_time()
@@ -270,7 +309,7 @@ class _Loop:
             "optimizer": self.optimizer.state_dict(),
             "random": _random_state(self.device),
             "report": asdict(self.report),
-            "position": [self.epoch, self.batch, self.bad_epochs, self.finished],
+            "position": [self.epoch, self.batch, self.bad_epochs, self.finished, self.epoch_left],
             "seconds": self.seconds,
             "loss_sum": self.loss_sum.item(),
         }
@@ -285,10 +324,15 @@ class _Loop:
         self.best_weights = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.report = Report(**state["report"])
-        self.epoch, self.batch, self.bad_epochs, self.finished = state["position"]
+        self.epoch, self.batch, self.bad_epochs, self.finished, self.epoch_left = state["position"]
         self.seconds = state["seconds"]
         self.loss_sum.fill_(state["loss_sum"])
         _set_random_state(state["random"], self.device)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """CUDA's and the CPU allocator's way to say it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
