@@ -13,10 +13,16 @@ from benchmark import cli, datasets, grid, records
 from benchmark.datasets.prepare import prepare as prepare_dataset
 from benchmark.files import make_folder, sentence
 from benchmark.job import Loaders, plan_grid
-from benchmark.progress import duration
 from leaderboards import publish
+from methods.blocks.text_encoder import identify
 
-LOADERS = Loaders(dataset=datasets.load, protocol=protocols.load, method=methods.load)
+LOADERS = Loaders(
+    dataset=datasets.load,
+    protocol=protocols.load,
+    method=methods.load,
+    text_encoder=identify,
+    usual_encoder=methods.usual_text_encoder,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,44 +47,39 @@ def run(args: argparse.Namespace) -> int:
     print(f"protocol {protocol.name} version {protocol.version} ({protocol.hash}), profile {profile}")
     planned = plan_grid(
         args.datasets or ["demo"],
-        args.methods or methods.lineup(),
+        args.methods or _lineup(args.track),
         args.seeds or [0],
         protocol,
         LOADERS,
         profile=profile,
         track=args.track,
+        text_encoder=args.text_encoder,
         limit_users=args.limit_users,
         data_dir=args.data_dir,
         output_dir=args.output_dir.resolve(),
     )
-    todo = [p for p in planned if not grid.is_finished(p.job, args.overwrite)]
-    for item in todo:
-        print(f"  {item}")
-    expected = duration(sum(item.seconds for item in todo) / len(devices))
-    print(f"{len(planned) - len(todo)} of {len(planned)} jobs are finished, the rest takes about {expected}")
-    for warning in grid.made_otherwise(planned, todo):
-        print(warning, file=sys.stderr)
+    grid.refuse_other_encoders(planned)
+    todo = grid.announce(planned, args.overwrite, len(devices))
     if args.dry_run:
         return 0
     make_folder(args.output_dir)
     limits = {"time_limit": args.time_limit, "job_limit": args.job_limit, "exit_on_error": args.exit_on_error}
     done = grid.run_jobs(todo, LOADERS, devices, **limits)
     mine = grid.finished(planned)
-    code = _close(done, mine)
+    code = grid.conclude(done, mine)
     if mine:
         everything = publish.newest(records.read_all(args.output_dir))
         print("\n".join(publish.tables(everything, args.output_dir / "leaderboards", mine)))
     return code
 
 
-def _close(done: grid.Grid, mine: Sequence[records.Record]) -> int:
-    """Say what did not end well, now or in an earlier run that was left as it is -> exit code."""
-    for outcome in done.failures:
-        print(f"{outcome.status}: {outcome.job}: {outcome.reason}", file=sys.stderr)
-    if done.stopped_by:
-        print(f"stopped by {done.stopped_by}; the same command continues", file=sys.stderr)
-    left = any(record.status not in records.SETTLED for record in mine)
-    return done.exit_code or int(left)
+def _lineup(track: str) -> list[str]:
+    """Every method that has settings for the track, after saying how many have not."""
+    chosen = methods.lineup(track)
+    left_out = len(methods.lineup()) - len(chosen)
+    if left_out:
+        print(f"{left_out} methods without settings for track {track} are left out")
+    return chosen
 
 
 def show_list(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,13 +86,24 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--methods", nargs="+", action=_Extend, metavar="NAME", help="names or path/to/file.py; default: all"
     )
     what.add_argument("--seeds", nargs="+", action=_Extend, metavar="N", help="default: 0")
-    what.add_argument("--track", choices=("unified",), default="unified", help="only unified rows are ranked")
+    what.add_argument(
+        "--track",
+        choices=("unified", "paper"),
+        default="unified",
+        help="unified (default): the same choices for all, and ranked; paper: each paper's own",
+    )
     what.add_argument("--profile", choices=("smoke", "small", "full"), help="size; default: full on CUDA, else small")
     what.add_argument(
         "--limit-users", type=positive, metavar="N", help="ask only N test users (not a benchmark result)"
     )
     where = run.add_argument_group("where")
     where.add_argument("--data-dir", help="folder with one sub-folder per dataset; default $GENREC_DATA")
+    where.add_argument(
+        "--text-encoder",
+        metavar="NAME_OR_PATH",
+        default=os.environ.get("GENREC_TEXT_ENCODER") or None,
+        help="what reads item texts: lsa, a hub name or a folder; default $GENREC_TEXT_ENCODER, else the track's own",
+    )
     where.add_argument("--output-dir", type=Path, default=Path("results"), help="default: results")
     where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     where.add_argument("--jobs", type=positive, metavar="N", help="jobs at once; default: one per GPU, or one")

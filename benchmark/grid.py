@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from benchmark import records
 from benchmark.job import Job, Loaders, Planned, base_fields
+from benchmark.method import UNIFIED
 from benchmark.progress import Display, duration
 from benchmark.protocol import Protocol
 from benchmark.provenance import hardware, provenance
@@ -69,6 +71,28 @@ def refuse_other_protocols(output_dir: Path, protocol: Protocol) -> None:
             )
 
 
+def refuse_other_encoders(planned: Sequence[Planned]) -> None:
+    """All results of one unified table were read with one text encoder; another encoder needs its own folder.
+
+    Said before anything runs, as the tables of such a folder would be refused. Raises ValueError.
+    """
+    readers = {one.job.dataset_name: one.job for one in planned if one.job.text_encoder and one.job.track == UNIFIED}
+    for job in readers.values():  # all of a dataset read with the same encoder
+        ours = job.text_encoder_identity
+        assert ours is not None
+        table = {name: getattr(job, name) for name in ("track", "profile", "limit_users", "dataset_hash")}
+        for record in records.read_all(job.output_dir / job.protocol / job.dataset_name):
+            meets = record.status == "ok" and table.items() <= record.fields.items()
+            theirs = record.fields["text_encoder"] if meets else None
+            if theirs and records.encoder_key(theirs) != records.encoder_key(ours):
+                raise ValueError(
+                    f"{record.method} on {record.dataset} was run with the text encoder "
+                    f"{records.encoder_label(theirs)}, but {job.method_name} would read with "
+                    f"{records.encoder_label(ours)}, and a table has one encoder: choose it with --text-encoder, "
+                    f"or choose another --output-dir"
+                )
+
+
 def describe(output_dir: Path) -> list[str]:
     """One line per record below ``output_dir`` and per unfinished job, for the ``status`` command."""
     done = [
@@ -84,6 +108,28 @@ def describe(output_dir: Path) -> list[str]:
 def finished(planned: Sequence[Planned]) -> list[Record]:
     """The records there are of the planned jobs."""
     return [records.read(item.job.folder) for item in planned if item.job.folder.exists()]
+
+
+def conclude(done: Grid, mine: Sequence[Record]) -> int:
+    """Say what did not end well, now or in an earlier run that was left as it is -> exit code."""
+    for outcome in done.failures:
+        print(f"{outcome.status}: {outcome.job}: {outcome.reason}", file=sys.stderr)
+    if done.stopped_by:
+        print(f"stopped by {done.stopped_by}; the same command continues", file=sys.stderr)
+    left = any(record.status not in records.SETTLED for record in mine)
+    return done.exit_code or int(left)
+
+
+def announce(planned: Sequence[Planned], overwrite: str, slots: int) -> list[Planned]:
+    """Print what is left to do and how long that takes with ``slots`` jobs at once -> the jobs to run."""
+    todo = [one for one in planned if not is_finished(one.job, overwrite)]
+    for one in todo:
+        print(f"  {one}")
+    expected = duration(sum(one.seconds for one in todo) / slots)
+    print(f"{len(planned) - len(todo)} of {len(planned)} jobs are finished, the rest takes about {expected}")
+    for warning in made_otherwise(planned, todo):
+        print(warning, file=sys.stderr)
+    return todo
 
 
 def made_otherwise(planned: Sequence[Planned], todo: Sequence[Planned]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from benchmark import records
 from benchmark.evaluate import evaluate
 from benchmark.files import content_hash, sha256_of
-from benchmark.method import Entrant, Estimate, build_config, config_dict
+from benchmark.method import Entrant, Estimate, Method, build_config, config_dict
 from benchmark.progress import duration
 from benchmark.protocol import Protocol
 from benchmark.provenance import now, provenance
@@ -32,6 +32,10 @@ class Loaders:
     dataset: Callable[[str, str | None], Dataset]
     protocol: Callable[[str], Protocol]
     method: Callable[[str], Entrant]
+    text_encoder: Callable[[str], Mapping[str, str | None]]
+    """A text encoder as the user names it -> its ``name`` and ``sha256``, without loading it."""
+    usual_encoder: Callable[[str], str]
+    """Profile -> the text encoder of the unified track, when the user names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +59,14 @@ class Job:
     output_dir: Path
     data_dir: str | None = None
     limit_users: int | None = None
+    text_encoder: str | None = None
+    """As given on the command line, a name or a path; None = the method reads no text."""
+    text_encoder_identity: Mapping[str, str | None] | None = None
+    """``name`` and ``sha256`` (None where there is nothing to hash) of the encoder, wherever it lies."""
 
     @property
     def config_hash(self) -> str:
-        identity = {
+        identity: dict[str, Any] = {
             "method": self.method_name,
             "config": self.config,
             "track": self.track,
@@ -68,6 +76,8 @@ class Job:
             "limit_users": self.limit_users,
             "source": self.method_source,
         }
+        if self.text_encoder_identity is not None:  # no key at all for the others, whose hashes are published
+            identity["text_encoder"] = records.encoder_key(self.text_encoder_identity)
         return content_hash(identity, 10)
 
     @property
@@ -104,9 +114,11 @@ class Planned:
         return f"{self.job!s:55} ~{duration(self.seconds)}, {self.estimate.memory_bytes / 2**30:.1f} GiB"
 
 
-def plan(dataset: Dataset, protocol: Protocol, entrant: Entrant, seed: int, *, profile: str, **rest: Any) -> Planned:
-    """The job that runs ``entrant`` on ``dataset``. Raises ValueError for an unknown preset."""
-    config = build_config(entrant.cls, entrant.preset, profile)
+def plan(
+    dataset: Dataset, protocol: Protocol, entrant: Entrant, seed: int, *, profile: str, track: str, **rest: Any
+) -> Planned:
+    """The job that runs ``entrant`` on ``dataset``. Raises ValueError for an unknown preset or track."""
+    config = build_config(entrant.cls, entrant.preset, profile, track)
     job = Job(
         protocol=protocol.name,
         dataset_name=dataset.name,
@@ -116,6 +128,7 @@ def plan(dataset: Dataset, protocol: Protocol, entrant: Entrant, seed: int, *, p
         method_source=None if entrant.source is None else sha256_of(Path(entrant.source)),
         seed=seed,
         profile=profile,
+        track=track,
         config=config_dict(config),
         **rest,
     )
@@ -128,26 +141,47 @@ def plan_grid(
     seeds: Sequence[int],
     protocol: Protocol,
     loaders: Loaders,
+    *,
+    profile: str,
+    track: str,
+    text_encoder: str | None = None,
     data_dir: str | None = None,
     **rest: Any,
 ) -> list[Planned]:
-    """Every dataset x seed x method as a job, after printing the size of each dataset.
+    """Every dataset x seed x method as a job, after printing the size of each dataset and the text encoder.
 
     Every name is looked up here, so an unknown one or a missing file ends the command before anything has run.
+    ``text_encoder`` None = the one that profile, track and method ask for.
     """
-    entrants = [(spec, loaders.method(spec)) for spec in specs]
+    entrants = {spec: loaders.method(spec) for spec in specs}
+    encoders = {s: _encoder_of(e.cls, text_encoder, profile, track, loaders) for s, e in entrants.items()}
+    identity = {e: None if e is None else loaders.text_encoder(e) for e in set(encoders.values())}
+    rest |= {"profile": profile, "track": track, "data_dir": data_dir}
     planned: dict[Path, Planned] = {}
     for name in names:
         data = loaders.dataset(name, data_dir)
         print(f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {len(data.users):,} interactions")
         for seed in seeds:
-            for spec, entrant in entrants:
-                one = plan(
-                    data, protocol, entrant, seed, dataset_spec=name, method_spec=spec, data_dir=data_dir, **rest
-                )
+            for spec, entrant in entrants.items():
+                encoder = encoders[spec]
+                read = {"text_encoder": encoder, "text_encoder_identity": identity[encoder]}
+                one = plan(data, protocol, entrant, seed, dataset_spec=name, method_spec=spec, **rest | read)
                 planned[one.job.folder] = one  # the same thing named twice is run once
-    _refuse_clashes([one.job for one in planned.values()])
+    jobs = [one.job for one in planned.values()]
+    _refuse_clashes(jobs)
+    for label in sorted(
+        {records.encoder_label(job.text_encoder_identity) for job in jobs if job.text_encoder_identity}
+    ):
+        print(f"text encoder: {label}")
     return list(planned.values())
+
+
+def _encoder_of(cls: type[Method], wanted: str | None, profile: str, track: str, loaders: Loaders) -> str | None:
+    """What the user wants, else the paper's own on the paper track (but never at the smoke profile), else the usual."""
+    if not cls.reads_text:
+        return None
+    own = cls.paper_text_encoder if track == "paper" and profile != "smoke" else ""
+    return wanted or own or loaders.usual_encoder(profile)
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
@@ -173,7 +207,7 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
     reason = entrant.cls.unsuited(split.train)
     if reason is not None:
         return base_fields(job, protocol) | {"status": "skipped", "reason": reason}, {}
-    config = build_config(entrant.cls, entrant.preset, job.profile)
+    config = build_config(entrant.cls, entrant.preset, job.profile, job.track)
     method = entrant.cls(config, argument=entrant.argument, run=run)
     method.fit(split.train)
     ranking = method.recommend(split.test.cases, protocol.budget.list_length, budget=protocol.budget)
@@ -211,7 +245,7 @@ def base_fields(job: Job, protocol: Protocol) -> dict[str, Any]:
         "config": job.config,
         "config_hash": job.config_hash,
         "method_source": job.method_source,
-        "text_encoder": None,
+        "text_encoder": job.text_encoder_identity,
         "limit_users": job.limit_users,
         "metrics": {},
         "slices": {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import reduce
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from benchmark.names import hint
 from benchmark.run import Run
 from benchmark.types import Budget, Cases, Ranking, TrainingView
+
+UNIFIED = "unified"
+"""The track that every method has and that is ranked: one encoder, one ID layout, one selection rule."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,12 @@ class Method(ABC):
     """``room@preset`` -> Config overrides; each preset is one sentence in the room's docstring."""
     profiles: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """``smoke`` and ``small`` -> Config overrides. A profile changes size and training length only."""
+    tracks: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """``paper`` -> Config overrides: the paper's own choices at full size; a profile still decides the size. Every method has ``unified``."""
+    reads_text: ClassVar[bool] = False
+    """Whether item texts are read through ``run.text_encoder``; the encoder is then part of the run's identity."""
+    paper_text_encoder: ClassVar[str] = ""
+    """The paper's own encoder, for track ``paper``; empty = the unified track's."""
     arguments: ClassVar[tuple[str, ...]] = ()
     """What may follow ``room:``; empty when the room takes no argument."""
     lineup: ClassVar[tuple[str, ...]] = ("",)
@@ -92,14 +102,21 @@ class Method(ABC):
         return {}
 
 
-def build_config(cls: type[Method], preset: str | None, profile: str) -> Any:
-    """The room's Config under a profile, then a preset. Raises ValueError naming the presets there are."""
-    overrides = dict(cls.profiles.get(profile, {}))
+def build_config(cls: type[Method], preset: str | None, profile: str, track: str = UNIFIED) -> Any:
+    """The room's Config under a track, then a profile, then a preset: the later one wins, field by field.
+
+    Raises ValueError for a track that the method lacks, and naming the presets there are for an unknown one.
+    """
+    if track != UNIFIED and track not in cls.tracks:
+        raise ValueError(
+            f"{cls.__name__} has no settings for track {track}; leave --track out or choose another method"
+        )
+    layers = [cls.tracks.get(track, {}), cls.profiles.get(profile, {})]
     if preset is not None:
         if preset not in cls.presets:
             raise ValueError(f"unknown preset '@{preset}'; {hint(preset, cls.presets, 'presets', prefix='@')}")
-        overrides |= cls.presets[preset]
-    return replace_nested(cls.Config(), overrides)
+        layers.append(cls.presets[preset])
+    return reduce(replace_nested, layers, cls.Config())
 
 
 def replace_nested(config: Any, overrides: Mapping[str, Any]) -> Any:

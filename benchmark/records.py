@@ -76,6 +76,12 @@ class Record:
     def protocol(self) -> dict[str, Any]:
         return self.fields["protocol"]
 
+    @property
+    def text_encoder(self) -> str | None:
+        """What read the item texts, as a short label; None for a method that reads none."""
+        identity = self.fields["text_encoder"]
+        return None if identity is None else encoder_label(identity)
+
     @cached_property
     def _files(self) -> dict[str, str]:
         return self.fields["files"]
@@ -96,6 +102,16 @@ class Record:
             raise ValueError(f"{path} is damaged (checksum differs); delete the folder {self.folder} and run again")
         with np.load(path, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
+
+
+def encoder_label(identity: Mapping[str, Any]) -> str:
+    """``name (first 12 digits of the SHA-256)``, without the digits where there is nothing to hash."""
+    return identity["name"] + (f" ({identity['sha256'][:12]})" if identity["sha256"] else "")
+
+
+def encoder_key(identity: Mapping[str, Any]) -> str:
+    """What tells two encoders apart: the content where it is known, whatever its folder is called, else the name."""
+    return identity["sha256"] or identity["name"]
 
 
 def folder_of(root: Path, protocol: str, dataset: str, method: str, config_hash: str, seed: int) -> Path:

@@ -29,6 +29,8 @@ class Run:
     """Where checkpoints of this job live; None = keep none."""
     artifacts_dir: Path | None = None
     """Content-addressed cache shared by all jobs; None = compute and keep nothing."""
+    text_encoder: str = "lsa"
+    """What reads the item texts: ``lsa``, a hub name or a folder. Only for methods with ``reads_text``."""
     report: Callable[[str, float, float, str], None] = _silent
     """Called as (stage, done, total, note)."""
     should_stop: Callable[[], bool] = lambda: False

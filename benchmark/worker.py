@@ -35,6 +35,7 @@ def main(job: Job, loaders: Loaders, device: str, connection: Connection) -> Non
         device=device,
         work_dir=job.work_dir,
         artifacts_dir=job.output_dir / ".artifacts",
+        text_encoder=job.text_encoder or Run.text_encoder,
         report=lambda *what: _send(connection, ("progress", *what)),
         should_stop=stop.is_set,
     )

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.method import UNIFIED
 from benchmark.metrics import parse
-from benchmark.records import Record
+from benchmark.records import Record, encoder_key
 from leaderboards.compare import Comparison, against, bootstrap_interval, compare_all_pairs, mcnemar
 
 RESAMPLES = 10_000
@@ -89,7 +90,8 @@ def summarise(
     """One summary per dataset, sorted by name; the order of ``records`` does not matter.
 
     Raises ValueError when the records may not be compared: two protocol hashes, tracks, profiles or user limits,
-    two hashes of one dataset, two configurations of one method, or different users asked.
+    two hashes of one dataset, two text encoders on the unified track, two configurations of one method, or
+    different users asked.
     """
     if not records:
         raise ValueError("there are no records to make a leaderboard of; run some methods first")
@@ -110,6 +112,11 @@ def _refuse_mixture(records: Iterable[Record]) -> None:
     for dataset in sorted({record.dataset for record in records}):
         group = [record for record in records if record.dataset == dataset]
         _one_value(group, f"versions of {dataset} (dataset hashes)", _field("dataset_hash"))
+        if group[0].fields["track"] == UNIFIED:  # on the paper track each method reads with its paper's own
+            readers = [r for r in group if r.status == "ok" and r.text_encoder]
+            by_encoder = {encoder_key(r.fields["text_encoder"]): r for r in readers}
+            advice = "run all with the same --text-encoder, or each encoder in its own --output-dir"
+            _one_value(by_encoder.values(), f"text encoders on {dataset}", lambda r: r.text_encoder, advice)
         for method in sorted({record.method for record in group}):
             runs = [record for record in group if record.method == method]
             _one_value(runs, f"configurations of {method} on {dataset}", _field("config_hash"))
@@ -121,10 +128,12 @@ def _field(name: str) -> Callable[[Record], Any]:
     return lambda record: record.fields[name]
 
 
-def _one_value(records: Iterable[Record], what: str, value: Callable[[Record], Any]) -> None:
+def _one_value(
+    records: Iterable[Record], what: str, value: Callable[[Record], Any], advice: str = "give records of one of them"
+) -> None:
     found = sorted({str(value(record)) for record in records})
     if len(found) > 1:
-        raise ValueError(f"one table cannot hold several {what} ({', '.join(found)}); give records of one of them")
+        raise ValueError(f"one table cannot hold several {what} ({', '.join(found)}); {advice}")
 
 
 def _one_dataset(records: list[Record], reference: str, primary: str, permutations: int) -> Summary:
@@ -276,13 +285,12 @@ def _made_by(records: Sequence[Record]) -> dict[str, list[str]]:
     for record in records:
         made = record.fields["provenance"]
         dirty = " (with uncommitted changes)" if made["dirty"] else ""
-        hardware, encoder = made["hardware"], record.fields["text_encoder"]
+        hardware = made["hardware"]
         found.setdefault("commit", set()).add(f"{made['commit'] or 'unknown'}{dirty}")
         machine = f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB memory"
         found.setdefault("hardware", set()).add(machine + (f", {hardware['gpu']}" if hardware["gpu"] else ""))
         versions = {"python": made["python"], **made["versions"]}
         found.setdefault("versions", set()).add(", ".join(f"{name} {v}" for name, v in sorted(versions.items())))
-        if encoder:
-            named = encoder if isinstance(encoder, Mapping) else {"name": encoder}
-            found.setdefault("text encoder", set()).add(", ".join(f"{k} {v}" for k, v in sorted(named.items())))
+        if record.text_encoder:
+            found.setdefault("text encoder", set()).add(record.text_encoder)
     return {name: sorted(values) for name, values in found.items()}

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmark.method import Entrant, Method
+from benchmark.method import UNIFIED, Entrant, Method
 from benchmark.names import hint
+from methods.blocks.text_encoder import LSA, MINILM
 
 ENTRY_POINTS = "genrec_bench.methods"
 NOT_ROOMS = {"blocks", "audits"}
@@ -38,9 +39,21 @@ def names() -> list[str]:
     return sorted(built_in | installed.keys())
 
 
-def lineup() -> list[str]:
-    """The variants that run when no method is named: room by room, in the order of each room's ``lineup``."""
-    return [room + suffix for room in names() for suffix in _room(room).lineup]
+def lineup(track: str = UNIFIED) -> list[str]:
+    """The variants that run when no method is named: room by room, in the order of each room's ``lineup``.
+
+    Of a track other than unified only the rooms that have it. Raises ValueError when none has.
+    """
+    rooms = {room: _room(room) for room in names()}
+    found = [room + s for room, cls in rooms.items() if track == UNIFIED or track in cls.tracks for s in cls.lineup]
+    if not found:
+        raise ValueError(f"no method has settings for track {track}; leave --track out")
+    return found
+
+
+def usual_text_encoder(profile: str) -> str:
+    """The unified track's, the same for every method; at the smoke profile the one that needs no download."""
+    return LSA if profile == "smoke" else MINILM
 
 
 def load(spec: str) -> Entrant:

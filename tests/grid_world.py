@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -12,6 +14,12 @@ from benchmark.lists import top_k
 from benchmark.method import Entrant, Method
 from benchmark.types import Ranking, Spend
 from tests import toys
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    epochs: int = 9
+    rate: float = 0.1
 
 
 class Counting(Method):
@@ -75,6 +83,32 @@ class Slow(Counting):
         return super().fit(view)
 
 
+class Reader(Counting):
+    """Reads item texts, and on the paper track with an encoder and a width of its own."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        width: int = 8
+        layers: int = 1
+        optimiser: Optimiser = Optimiser()
+
+    profiles = {"small": {"width": 4, "optimiser": {"epochs": 3}}}
+    tracks = {"paper": {"width": 16, "optimiser": {"rate": 0.5}}}
+    presets = {"deep": {"layers": 3}, "wide": {"width": 32}}
+    reads_text = True
+    paper_text_encoder = "paper-encoder"
+
+    def fit(self, view):
+        print(f"read by {self.run.text_encoder}, width {self.config.width}")
+        return super().fit(view)
+
+
+class Plain(Reader):
+    """A second reader, whose paper names no encoder."""
+
+    paper_text_encoder = ""
+
+
 class Deaf(Counting):
     """Never listens."""
 
@@ -83,7 +117,8 @@ class Deaf(Counting):
         return self
 
 
-CLASSES = {c.__name__: c for c in Method.__subclasses__() + Counting.__subclasses__() if c.__module__ == __name__}
+FAMILY = [*Method.__subclasses__(), *Counting.__subclasses__(), *Reader.__subclasses__()]
+CLASSES = {c.__name__: c for c in FAMILY if c.__module__ == __name__}
 
 
 def dataset(name, data_dir):
@@ -91,20 +126,34 @@ def dataset(name, data_dir):
 
 
 def method(name):
-    return Entrant(name, CLASSES[name])
+    name, _, preset = name.partition("@")
+    return Entrant(name, CLASSES[name], preset=preset or None)
 
 
-LOADERS = Loaders(dataset=dataset, protocol=protocols.load, method=method)
+def identify(spec):
+    """As if an encoder's checksum were made of its folder's name; ``lsa`` has none."""
+    name = PurePosixPath(spec).name
+    return {"name": name, "sha256": None if name == "lsa" else name.encode().hex().ljust(64, "0")}
 
 
-def planned(names, output_dir, seed=0):
+def usual_encoder(profile):
+    return "lsa" if profile == "smoke" else "usual-encoder"
+
+
+LOADERS = Loaders(
+    dataset=dataset, protocol=protocols.load, method=method, text_encoder=identify, usual_encoder=usual_encoder
+)
+
+
+def planned(names, output_dir, seed=0, profile="smoke", track="unified", text_encoder=None):
     return plan_grid(
         ["conveyor"],
         names,
         [seed],
         protocols.load("loo"),
         LOADERS,
-        profile="smoke",
-        track="unified",
+        profile=profile,
+        track=track,
+        text_encoder=text_encoder,
         output_dir=output_dir,
     )

@@ -5,6 +5,7 @@ import fcntl
 import io
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -158,6 +159,102 @@ def test_the_identity_of_a_job_is_what_decides_its_numbers(tmp_path):
         {"method_source": "x"},
     ):
         assert dataclasses.replace(base, **change).config_hash != base.config_hash
+
+
+def job_of(*names, **settings):
+    """The one job, planned below a folder that need not exist."""
+    (one,) = planned(list(names), Path("results"), **settings)
+    return one.job
+
+
+def test_a_method_that_reads_no_text_keeps_its_identity():
+    """Pinned: with another hash every finished run of such methods would be run again."""
+    fixed = {"dataset_hash": "d", "protocol_hash": "p"}
+    for encoder in (None, "usual-encoder"):
+        job = dataclasses.replace(job_of("Counting", text_encoder=encoder), **fixed)
+        assert job.text_encoder is None and job.config_hash == "8d05640cf6"
+
+
+def test_the_encoder_is_part_of_a_readers_identity_and_its_place_is_not():
+    def hash_of(spec):
+        return job_of("Reader", text_encoder=spec).config_hash
+
+    assert hash_of("here/minilm") == hash_of("there/below/minilm") != hash_of("here/other")
+    job = job_of("Reader", text_encoder="here/minilm")
+    renamed = dict(job.text_encoder_identity) | {"name": "another folder's name"}
+    edited = dict(job.text_encoder_identity) | {"sha256": "0" * 64}
+    assert dataclasses.replace(job, text_encoder_identity=renamed).config_hash == job.config_hash
+    assert dataclasses.replace(job, text_encoder_identity=edited).config_hash != job.config_hash
+    by_name = [dataclasses.replace(job, text_encoder_identity={"name": n, "sha256": None}) for n in ("lsa", "hub/x")]
+    assert by_name[0].config_hash != by_name[1].config_hash
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "expected"),
+    [
+        ("Reader", {}, "lsa"),
+        ("Reader", {"profile": "small"}, "usual-encoder"),
+        ("Reader", {"profile": "small", "track": "paper"}, "paper-encoder"),
+        ("Reader", {"track": "paper"}, "lsa"),
+        ("Plain", {"profile": "full", "track": "paper"}, "usual-encoder"),
+        ("Reader", {"text_encoder": "mine"}, "mine"),
+        ("Reader", {"text_encoder": "mine", "profile": "full", "track": "paper"}, "mine"),
+        ("Counting", {"text_encoder": "mine"}, None),
+    ],
+)
+def test_which_encoder_a_method_reads_with(method, settings, expected):
+    assert job_of(method, **settings).text_encoder == expected
+
+
+def test_the_encoder_is_told_once_and_only_when_something_reads(tmp_path, capsys):
+    planned(["Counting", "Reader", "Plain"], tmp_path, text_encoder="some/where/minilm")
+    assert capsys.readouterr().out.count("text encoder: minilm (6d696e696c6d)\n") == 1
+    planned(["Reader"], tmp_path)
+    assert "text encoder: lsa\n" in capsys.readouterr().out
+    planned(["Counting"], tmp_path)
+    assert "text encoder" not in capsys.readouterr().out
+
+
+def test_the_room_gets_the_encoder_and_the_record_says_which(tmp_path):
+    grid.run_jobs(planned(["Reader", "Counting"], tmp_path, text_encoder="some/where/minilm"), LOADERS, ["cpu"])
+    found = {record.method: record for record in records.read_all(tmp_path)}
+    assert {record.status for record in found.values()} == {"ok"}
+    assert "read by some/where/minilm" in (found["Reader"].folder / "log.txt").read_text()
+    assert found["Reader"].fields["text_encoder"] == {"name": "minilm", "sha256": b"minilm".hex().ljust(64, "0")}
+    assert "some/where" not in (found["Reader"].folder / "record.json").read_text()
+    assert found["Counting"].fields["text_encoder"] is None and found["Counting"].text_encoder is None
+    grid.refuse_other_encoders(planned(["Reader", "Plain"], tmp_path, text_encoder="moved/minilm"))
+    grid.refuse_other_encoders(planned(["Counting"], tmp_path, text_encoder="other"))
+    grid.refuse_other_encoders(planned(["Reader"], tmp_path, text_encoder="other", profile="small"))
+    grid.refuse_other_encoders(planned(["Reader"], tmp_path, text_encoder="other", track="paper"))
+    with pytest.raises(ValueError, match=r"Reader on conveyor was run with the text encoder minilm \(6d.*--output-dir"):
+        grid.refuse_other_encoders(planned(["Plain"], tmp_path, text_encoder="other"))
+
+
+def test_a_track_lies_between_profile_and_preset_field_by_field():
+    """The preset wins over the track, the track over the profile; what none of them names stays."""
+    config = job_of("Reader@deep", profile="small", track="paper").config
+    assert config == {"width": 16, "layers": 3, "optimiser": {"epochs": 3, "rate": 0.5}}
+    assert job_of("Reader@wide", profile="small", track="paper").config["width"] == 32
+    assert job_of("Reader", profile="small").config == {
+        "width": 4,
+        "layers": 1,
+        "optimiser": {"epochs": 3, "rate": 0.1},
+    }
+
+
+def test_a_track_that_a_method_lacks_is_refused():
+    with pytest.raises(ValueError, match=r"^Counting has no settings for track paper; leave --track out or choose"):
+        job_of("Counting", track="paper")
+
+
+def test_the_paper_track_is_another_run_and_runs_with_its_own_settings(tmp_path):
+    (paper,) = planned(["Reader"], tmp_path, track="paper")
+    assert paper.job.config_hash != job_of("Reader").config_hash
+    assert statuses(grid.run_jobs([paper], LOADERS, ["cpu"])) == {"Reader": "ok"}
+    (record,) = records.read_all(tmp_path)
+    assert record.fields["track"] == "paper" and record.fields["config"]["width"] == 16
+    assert "width 16" in (record.folder / "log.txt").read_text()
 
 
 def test_durations_read_as_people_write_them():

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+import methods
 import run_all
 from benchmark import records
+from methods.itemknn import ItemKNN
 
 ROOT = Path(__file__).resolve().parent.parent
 MY_METHOD = '''
@@ -42,7 +44,8 @@ METHOD = Mine
 @pytest.fixture
 def in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GENREC_DATA", raising=False)
+    for variable in ("GENREC_DATA", "GENREC_TEXT_ENCODER"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
@@ -116,6 +119,7 @@ def test_broken_data_files_are_named(in_tmp, capsys, damage, sentence):
         ["--time-limit", "soon"],
         ["--limit-users", "-3"],
         ["--profile", "huge"],
+        ["--track", "fair"],
         ["--datasets"],
         ["--nonsense"],
         ["nonsense"],
@@ -157,6 +161,68 @@ def test_an_external_method_runs_is_recorded_and_not_redone(in_tmp, capsys):
     (in_tmp / "third.py").write_text(MY_METHOD + "\n# edited\n")
     run_all.main([*argv, "--dry-run"])
     assert "1 of 2 jobs are finished" in capsys.readouterr().out
+
+
+def reader_of_text(folder):
+    """A toy dataset and a third party's method that reads text -> the flags that name them."""
+    write_toy(folder / "mine")
+    (folder / "reader.py").write_text(
+        MY_METHOD.replace("class Mine(Method):", "class Mine(Method):\n    reads_text = True\n")
+    )
+    return ["--datasets", "./mine", "--methods", "./reader.py", "popularity"]
+
+
+def test_the_encoder_is_the_flag_then_the_variable_then_the_profiles(in_tmp, capsys, monkeypatch):
+    argv = [*reader_of_text(in_tmp), "--dry-run"]
+
+    def told(*more):
+        assert run_all.main([*argv, *more]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("text encoder: ")]
+
+    assert told("--profile", "smoke") == ["text encoder: lsa"]
+    assert told("--profile", "small") == ["text encoder: sentence-transformers/all-MiniLM-L6-v2"]
+    monkeypatch.setenv("GENREC_TEXT_ENCODER", "hub/variable")
+    assert told("--profile", "smoke") == ["text encoder: hub/variable"]
+    assert told("--text-encoder", "hub/flag") == ["text encoder: hub/flag"]
+    assert told("--methods", "popularity") == ["text encoder: hub/variable"]
+    argv[argv.index("./reader.py")] = "markov"
+    assert told() == []
+
+
+def test_a_folder_that_is_no_encoder_is_refused_before_anything_runs(in_tmp, capsys):
+    argv = reader_of_text(in_tmp)
+    (in_tmp / "encoder").mkdir()
+    assert "config.json" in refused(capsys, *argv, "--text-encoder", "./encoder")
+    assert not (in_tmp / "results").exists()
+
+
+def test_another_encoder_needs_another_folder_of_results(in_tmp, capsys):
+    argv = reader_of_text(in_tmp)
+    assert run_all.main([*argv, "--profile", "smoke"]) == 0
+    (record,) = [r for r in records.read_all(in_tmp / "results") if r.method == "reader"]
+    assert record.fields["text_encoder"] == {"name": "lsa", "sha256": None}
+    assert "text encoder: lsa" in (in_tmp / "results/leaderboards/loo/unified-smoke/mine.md").read_text()
+    capsys.readouterr()
+    other = [*argv, "--profile", "smoke", "--text-encoder", "hub/other"]
+    assert "choose another --output-dir" in refused(capsys, *other)
+    assert run_all.main([*other, "--dry-run", "--output-dir", "elsewhere"]) == 0
+
+
+def test_a_track_no_named_method_has_is_refused(in_tmp, capsys):
+    argv = ["--track", "paper", "--methods", "popularity", "--dry-run"]
+    assert "Popularity has no settings for track paper; leave --track out" in refused(capsys, *argv)
+
+
+def test_the_paper_track_runs_the_methods_that_have_it(in_tmp, capsys, monkeypatch):
+    classes = {methods.load(name).cls for name in methods.lineup()}
+    for cls in classes:
+        monkeypatch.setattr(cls, "tracks", {"paper": {}} if cls is ItemKNN else {})
+    assert run_all.main(["--track", "paper", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"{len(methods.lineup()) - 3} methods without settings for track paper are left out" in said
+    assert said.count("demo itemknn") == 3 and "0 of 3 jobs" in said
+    monkeypatch.setattr(ItemKNN, "tracks", {})
+    assert "no method has settings for track paper" in refused(capsys, "--track", "paper")
 
 
 def test_a_damaged_record_stops_the_command_by_name(in_tmp, capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from benchmark import records
 from benchmark.files import sha256_of
+from benchmark.job import Job
 from leaderboards import publish
 from leaderboards.summary import summarise
 from leaderboards.tables import write
@@ -112,6 +113,26 @@ def _rounded(value):
     if isinstance(value, list):
         return [_rounded(inner) for inner in value]
     return round(value, 9) if isinstance(value, float) else value
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="nothing is published yet")
+def test_published_runs_still_count_as_finished():
+    """A job made today of what a published record says has the hash it was published under."""
+    for record in records.read_all(PUBLISHED / "records"):
+        said = {name: record.fields[name] for name in ("dataset_hash", "seed", "profile", "track", "config")}
+        said |= {"method_source": record.fields["method_source"], "limit_users": record.fields["limit_users"]}
+        job = Job(
+            protocol=record.protocol["name"],
+            protocol_hash=record.protocol["hash"],
+            dataset_spec="a name or a path",
+            dataset_name=record.dataset,
+            method_spec="a name or a path",
+            method_name=record.method,
+            output_dir=PUBLISHED / "records",
+            text_encoder_identity=record.fields["text_encoder"],
+            **said,
+        )
+        assert job.folder == record.folder
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="nothing is published yet")

@@ -135,6 +135,13 @@ def test_json_has_no_nan_and_is_stable():
     assert json.loads(files.json_bytes({"é": 1})) == {"é": 1}
 
 
+def test_an_encoder_is_known_by_its_content_and_told_by_its_name():
+    local = {"name": "minilm", "sha256": "0123456789abcdef"}
+    hub = {"name": "minilm", "sha256": None}
+    assert [records.encoder_label(one) for one in (local, hub)] == ["minilm (0123456789ab)", "minilm"]
+    assert records.encoder_key(local) == records.encoder_key(local | {"name": "copy"}) != records.encoder_key(hub)
+
+
 def test_rankings_are_stored_in_the_smallest_type_that_holds_them():
     spend = Spend("scores", 1)
     small = Ranking(np.array([1]), np.array([[65_535, 0]]), np.zeros((1, 2), np.float32), spend)

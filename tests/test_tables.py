@@ -284,6 +284,40 @@ def test_records_that_may_not_share_a_table_are_refused(tmp_path: Path, change: 
     assert str(refusal.value).count(". ") == 0 and not (tmp_path / "t").exists()
 
 
+MINILM = {"name": "minilm", "sha256": "a" * 64}
+OTHER_MINILM = {"name": "minilm", "sha256": "b" * 64}
+LSA = {"name": "lsa", "sha256": None}
+
+
+@pytest.mark.parametrize("other", [OTHER_MINILM, LSA])
+def test_two_text_encoders_in_one_unified_table_are_refused(tmp_path: Path, other: dict[str, Any]):
+    found = [
+        fake(tmp_path, "a", 0.3),
+        fake(tmp_path, "b", 0.3, text_encoder=MINILM),
+        fake(tmp_path, "c", 0.3, text_encoder=other),
+    ]
+    with pytest.raises(ValueError, match=r"text encoders on toys \(.*minilm \(a{12}\).*--text-encoder") as refusal:
+        summarise(found, **FAST)
+    assert records.encoder_label(other) in str(refusal.value)
+    on_paper = [records.Record(one.folder, one.fields | {"track": "paper"}) for one in found]
+    (summary,) = summarise(on_paper, **FAST)
+    assert summary.made_by["text encoder"] == sorted(["minilm (aaaaaaaaaaaa)", records.encoder_label(other)])
+
+
+def test_one_text_encoder_goes_with_methods_that_read_none(tmp_path: Path):
+    """The same content in a folder of another name is the same encoder; a run without a result is no row."""
+    found = [
+        fake(tmp_path, "a", 0.3),
+        fake(tmp_path, "b", 0.3, text_encoder=MINILM),
+        fake(tmp_path, "c", 0.3, text_encoder=MINILM | {"name": "copy"}),
+        fake(tmp_path, "d", 0.3, dataset="beauty", text_encoder=LSA),
+        fake(tmp_path, "e", 0.3, status="failed", text_encoder=LSA, reason="no network"),
+    ]
+    beauty, toys = summarise(found, **FAST)
+    assert {row.method for row in toys.rows} == {"a", "b", "c"}
+    assert beauty.made_by["text encoder"] == ["lsa"]
+
+
 def test_two_configurations_of_one_method_are_refused(tmp_path: Path):
     found = [fake(tmp_path, "a", 0.3), fake(tmp_path, "a", 0.3, seed=1, config_hash="other")]
     with pytest.raises(ValueError, match="configurations of a on toys"):

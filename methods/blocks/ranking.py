@@ -27,12 +27,16 @@ def top_k(scores: Tensor, k: int, tie_order: Tensor) -> tuple[Tensor, Tensor]:
     tied = wider.values[:, width - 1] == wider.values[:, -1]  # the list may end in the middle of a tie
     if wider.values.shape[1] > width and bool(tied.any()):
         best[tied] = _keys(scores[tied], tie_order).topk(width, dim=1).indices
-    order = _keys(scores.gather(1, best), tie_order[best]).argsort(dim=1, descending=True)
-    best = best.gather(1, order)
-    values = scores.gather(1, best)
+    best, values = order_ties(best, scores.gather(1, best), tie_order)
     items = best.masked_fill(values.isneginf(), PAD)
     missing = (0, k - width)
     return F.pad(items, missing, value=PAD), F.pad(values, missing, value=-torch.inf)
+
+
+def order_ties(items: Tensor, scores: Tensor, tie_order: Tensor) -> tuple[Tensor, Tensor]:
+    """items, scores (B, W), best first; equal scores go to the lower ``tie_order`` (N + 1,)."""
+    order = _keys(scores + 0.0, tie_order[items]).argsort(dim=1, descending=True)
+    return items.gather(1, order), scores.gather(1, order)
 
 
 def _keys(scores: Tensor, tie_order: Tensor) -> Tensor:

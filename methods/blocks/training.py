@@ -41,8 +41,6 @@ class Training:
     """``cosine`` to zero at the last epoch, or ``constant``, after a linear warm-up."""
     patience: int = 10
     """Stop after this many validations in a row without a better score."""
-    validate_every: int = 1
-    """Epochs between two validations; the last epoch is always validated."""
     clip_norm: float | None = None
     max_minutes: float | None = None
     """Cap on the training time of one job, summed over resumed sessions; reaching it marks the row under-trained."""
@@ -79,19 +77,21 @@ def train(
     *,
     rows_per_batch: Callable[[int], int] | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    validate_every: int = 1,
     name: str = "train",
 ) -> Report:
     """Train ``model`` and leave its best weights in it.
 
     ``lengths`` (n,) gives each example's length; ``loss(rows (B,), length)`` is the mean loss of examples that
-    share it. ``validate()`` is called every ``config.validate_every`` epochs in eval mode; larger is better.
+    share it. ``validate()`` is called every ``validate_every`` epochs and after the last, in eval mode; larger is better.
     ``after_epoch(n)`` may change the model after epoch n = 1, 2, ..., before it is validated. With ``run.work_dir``
     the state is checkpointed there and a later call with the same arguments continues; on CPU the result is
     bit-identical to an undisturbed run. Raises Interrupted after checkpointing when the run is told to stop,
     ValueError when a checkpoint is damaged or belongs to other settings or the loss is not finite (the last good
     checkpoint is kept), and MemoryError when a step does not fit.
     """
-    return _Loop(model, lengths, loss, config, validate, run, rows_per_batch, after_epoch, name).run_to_end()
+    loop = _Loop(model, lengths, loss, config, validate, run, rows_per_batch, after_epoch, validate_every, name)
+    return loop.run_to_end()
 
 
 def epoch_batches(
@@ -136,11 +136,13 @@ class _Loop:
         run: Run,
         rows_per_batch: Callable[[int], int] | None,
         after_epoch: Callable[[int], None] | None,
+        validate_every: int,
         name: str,
     ):
         self.model, self.lengths, self.loss, self.config = model, lengths.cpu(), loss, config
         self.validate, self.run, self.name = validate, run, name
         self.rows_per_batch = rows_per_batch or (lambda _length: config.batch_size)
+        self.validate_every = validate_every
         self.after_epoch = after_epoch or (lambda _epoch: None)
         self.device = torch.device(run.device)
         on_cuda = self.device.type == "cuda"
@@ -229,7 +231,7 @@ class _Loop:
         """Validate when it is due, keep the best weights, decide whether to stop."""
         entry = {"loss": round(self.loss_sum.item() / max(1, self.batch), 6)}
         last = self.epoch + 1 >= self.config.epochs or self._out_of_time()
-        if last or (self.epoch + 1) % self.config.validate_every == 0:
+        if last or (self.epoch + 1) % self.validate_every == 0:
             entry["valid"] = round(self._validated(), 6)
         self.epoch += 1
         self.report.epochs = self.epoch

@@ -1,0 +1,140 @@
+"""Trie-constrained beam search over semantic IDs, batched over users: cases -> Ranking.
+
+Every step works on whole tables: logits of all beams, children of all beams, one top-k per user. Nothing is asked
+beam by beam and nothing waits for the device between steps.
+Letters: B users, W beams, C codes of a level, V vocabulary, G items of a semantic ID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.run import Run
+from benchmark.types import PAD, Budget, Cases, Ranking, Spend
+from methods.blocks.ranking import order_ties
+from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds, Trie
+from methods.blocks.training import out_of_memory
+
+RULES = ("raw", "renorm")
+"""How a code's log-probability is read: ``raw`` normalises over the whole vocabulary and then forbids what is no
+item (transformers' convention); ``renorm`` normalises over the codes that continue to some item."""
+
+Step = Callable[[Tensor, Tensor | None], Tensor]
+"""(tokens (B, W), parents (B, W) or None at the first step) -> logits (B, W, V) of the next code."""
+
+
+class Beams(NamedTuple):
+    """What a search found, best first; a beam of score -inf found nothing."""
+
+    leaves: Tensor  # (B, W) int64 leaf of the trie, 0 where the score is -inf
+    scores: Tensor  # (B, W) log-probability of the whole semantic ID
+
+
+def beam_search(step: Step, ids: SemanticIds, trie: Trie, users: int, beam_size: int, rule: str = "raw") -> Beams:
+    """The ``beam_size`` likeliest semantic IDs of the trie for each of ``users`` searches.
+
+    As many beams are kept as there are prefixes, at most ``beam_size``: with a beam as wide as the catalogue this
+    scores every item.
+    """
+    if rule not in RULES:
+        raise ValueError(f"unknown scoring rule '{rule}'; use {' or '.join(RULES)}")
+    device = trie.device
+    tokens = torch.full((users, 1), PAD_TOKEN, device=device)  # the start token
+    nodes = torch.zeros((users, 1), dtype=torch.long, device=device)
+    scores = torch.zeros((users, 1), device=device)
+    parents = None
+    for depth in range(ids.levels):
+        level = ids.level(depth)
+        children = trie.children(depth, nodes)  # (B, W, C), -1 = no item
+        log_p = _log_probability(step(tokens, parents), level, children, rule)  # (B, W, C)
+        total = (scores[..., None] + log_p).flatten(1)  # (B, W * C)
+        width = min(beam_size, trie.nodes_at[depth + 1])  # more prefixes than that there are not
+        scores, place = total.topk(width, dim=1)  # (B, W')
+        codes = level.stop - level.start
+        parents, tokens = place // codes, level.start + place % codes
+        nodes = children.flatten(1).gather(1, place).clamp(min=0).long()
+    return Beams(nodes, scores)
+
+
+def _log_probability(logits: Tensor, level: slice, children: Tensor, rule: str) -> Tensor:
+    """log p (B, W, C) of each code of the level, -inf where it leads to no item."""
+    logits = logits.float()
+    codes, valid = logits[..., level], children >= 0
+    if rule == "raw":
+        return (codes - logits.logsumexp(-1, keepdim=True)).masked_fill(~valid, -torch.inf)
+    codes = codes.masked_fill(~valid, -torch.inf)
+    return codes - codes.logsumexp(-1, keepdim=True)
+
+
+def to_items(found: Beams, leaf_items: Tensor, k: int, tie_order: Tensor) -> tuple[Tensor, Tensor]:
+    """Beams -> items (B, k), scores (B, k): an ID shared by several items stands for all of them, at one score.
+
+    ``leaf_items`` (n_leaves, G) holds each leaf's items, PAD-filled. Equal scores follow ``tie_order`` (N + 1,).
+    """
+    items = leaf_items[found.leaves]  # (B, W, G)
+    scores = found.scores[..., None].expand_as(items).masked_fill(items == PAD, -torch.inf)
+    items = items.masked_fill(scores.isneginf(), PAD).flatten(1)  # (B, W * G)
+    items, scores = order_ties(items, scores.flatten(1), tie_order)
+    missing = (0, max(0, k - items.shape[1]))
+    pad = torch.nn.functional.pad
+    return pad(items[:, :k], missing, value=PAD), pad(scores[:, :k], missing, value=-torch.inf)
+
+
+def rank_by_beam(
+    start: Callable[[Cases], Step],
+    ids: SemanticIds,
+    cases: Cases,
+    k: int,
+    *,
+    run: Run,
+    budget: Budget,
+    rule: str = "raw",
+    candidates: np.ndarray | None = None,
+    batch_size: int | None = None,
+    stage: str = "decode",
+) -> Ranking:
+    """Rank every case by beam search; ``start(cases)`` encodes some cases and gives the step function of their beams.
+
+    Cases of like history length share a batch. Raises MemoryError when a batch does not fit.
+    """
+    device = torch.device(run.device)
+    batch_size = batch_size or (128 if device.type == "cpu" else 4096)
+    trie = ids.trie(candidates, device)
+    leaf_items = trie.leaf_table(cases.tie_order, k)
+    ties = torch.as_tensor(cases.tie_order, device=device)
+    items = np.zeros((len(cases), k), np.int32)
+    scores = np.full((len(cases), k), -np.inf, np.float32)
+    order = np.argsort(cases.histories.lengths, kind="stable")
+    with torch.inference_mode():
+        for begin in range(0, len(order), batch_size):
+            rows = order[begin : begin + batch_size]
+            try:
+                found = beam_search(start(cases.take(rows)), ids, trie, len(rows), budget.beam_size, rule)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                raise MemoryError(
+                    f"out of memory while decoding {len(rows)} users with beam {budget.beam_size}; lower decode_batch "
+                    "in the method's Config"
+                ) from error
+            best, values = to_items(found, leaf_items, k, ties)
+            items[rows], scores[rows] = best.cpu().numpy(), values.cpu().numpy()
+            run.progress(stage, begin + len(rows), len(order))
+    return Ranking(cases.users, items, scores, spend_of(trie, budget.beam_size, rule))
+
+
+def spend_of(trie: Trie, beam_size: int, rule: str) -> Spend:
+    """What one user costs: a decoder pass a level, a token for every beam that is extended."""
+    widths = [min(beam_size, n) for n in trie.nodes_at]  # beams alive at each depth, 1 at the root
+    return Spend(
+        rule=rule,
+        items_scored=widths[-1],
+        forward_passes=trie.levels,
+        beam_size=beam_size,
+        decoder_tokens=sum(widths[:-1]),
+    )

@@ -1,0 +1,396 @@
+"""T5 (Raffel et al., JMLR 2020) for item codes: tokens -> encoder -> memory -> decoder -> logits.
+
+The same function as transformers' T5, with position bias and masks as arguments, and a decoder that keeps the
+cross-attention keys once per user however many beams search (``Decoding``).
+Letters: B users, S memory length, T target length, W beams, D width, H heads, E head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.blocks.dropout import dropout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of a T5; the defaults are the small T5 that the published semantic-ID methods share."""
+
+    width: int = 128
+    heads: int = 6
+    head_width: int = 64
+    feed: int = 1024
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    dropout: float = 0.1
+    buckets: int = 32
+    max_distance: int = 128
+    feed_kind: str = "relu"
+    """``relu`` (T5) or ``gated-gelu`` (T5 1.1)."""
+    tied: bool = True
+    """One table for input and output embedding, the output scaled by width ** -0.5 (T5); T5 1.1 has two."""
+
+
+class T5(nn.Module):
+    """Encoder-decoder over ``vocab_size`` tokens.
+
+    Masks are bool, True = may be attended: (B, S) for keys alone, or (B, Q, S) per query. A position bias is
+    (1 or B, H, Q, S), added to the attention scores before the softmax; the stacks compute T5's own from relative
+    positions when none is given.
+    """
+
+    def __init__(self, vocab_size: int, shape: Shape):
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(vocab_size, shape.width)
+        self.encoder = Stack(shape, shape.encoder_layers, causal=False)
+        self.decoder = Stack(shape, shape.decoder_layers, causal=True)
+        self.head = None if shape.tied else nn.Linear(shape.width, vocab_size, bias=False)
+        self._initialise()
+
+    def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """tokens (B, S) -> memory (B, S, D)."""
+        return self.encoder(self.embedding(tokens), mask=mask)
+
+    def decode(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+        """Teacher forcing: tokens (B, T), the first being the start token -> logits (B, T, V)."""
+        return self.logits(self.decoder(self.embedding(tokens), memory=memory, memory_mask=memory_mask))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Decoder states (..., D) -> logits (..., V)."""
+        if self.head is not None:
+            return self.head(states)
+        return F.linear(states * self.shape.width**-0.5, self.embedding.weight)
+
+    def _initialise(self) -> None:
+        """T5's rule: N(0, 1) embeddings, linear layers by fan-in, queries smaller by the head width's root."""
+        width, inner, feed = self.shape.width, self.shape.heads * self.shape.head_width, self.shape.feed
+        nn.init.normal_(self.embedding.weight, std=1.0)
+        if self.head is not None:
+            nn.init.normal_(self.head.weight, std=width**-0.5)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                nn.init.normal_(module.query.weight, std=(width * self.shape.head_width) ** -0.5)
+                nn.init.normal_(module.key_value.weight, std=width**-0.5)
+                nn.init.normal_(module.out.weight, std=inner**-0.5)
+            elif isinstance(module, FeedForward):
+                nn.init.normal_(module.inner.weight, std=width**-0.5)
+                nn.init.normal_(module.out.weight, std=feed**-0.5)
+            elif isinstance(module, Stack):
+                nn.init.normal_(module.bias_table.weight, std=width**-0.5)
+
+
+class Stack(nn.Module):
+    """Encoder, or decoder when ``causal``: pre-norm layers that share one position-bias table."""
+
+    def __init__(self, shape: Shape, n_layers: int, causal: bool):
+        super().__init__()
+        self.shape, self.causal = shape, causal
+        self.bias_table = nn.Embedding(shape.buckets, shape.heads)
+        self.layers = nn.ModuleList(Layer(shape, cross=causal) for _ in range(n_layers))
+        self.norm = RMSNorm(shape.width)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings x (B, Q, D), of a decoder with memory (B, S, D) -> states (B, Q, D)."""
+        positions = torch.arange(x.shape[1], device=x.device)
+        bias = self.position_bias(positions, positions) if position_bias is None else position_bias
+        if self.causal:
+            mask = _joined(mask, positions[:, None] >= positions)
+        bias, memory_bias = _masked(bias, mask), _masked(None, memory_mask)
+        x = self._drop(x)
+        for layer in self.layers:
+            x = layer(x, bias, memory, memory_bias)
+        return self._drop(self.norm(x))
+
+    def position_bias(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """T5's relative bias (1, H, Q, S) between integer positions (Q,) and (S,)."""
+        distance = keys - queries[:, None]  # (Q, S)
+        bucket = _bucket(distance, self.causal, self.shape.buckets, self.shape.max_distance)
+        return self.bias_table(bucket).permute(2, 0, 1)[None]
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.shape.dropout, self.training)
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention in a decoder, feed-forward: each behind a norm, with a residual."""
+
+    def __init__(self, shape: Shape, cross: bool):
+        super().__init__()
+        self.drop = shape.dropout
+        self.self_norm, self.self_attention = RMSNorm(shape.width), Attention(shape)
+        if cross:
+            self.cross_norm, self.cross_attention = RMSNorm(shape.width), Attention(shape)
+        self.feed_norm, self.feed = RMSNorm(shape.width), FeedForward(shape)
+
+    def forward(self, x: Tensor, bias: Tensor, memory: Tensor | None, memory_bias: Tensor | None) -> Tensor:
+        normed = self.self_norm(x)
+        x = x + self._drop(self.self_attention(normed, normed, bias))
+        if memory is not None:
+            x = x + self._drop(self.cross_attention(self.cross_norm(x), memory, memory_bias))
+        return x + self._drop(self.feed(self.feed_norm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.drop, self.training)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases and, as T5 has it, without scaling of the scores."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        inner = shape.heads * shape.head_width
+        self.heads, self.drop = shape.heads, shape.dropout
+        self.query = nn.Linear(shape.width, inner, bias=False)
+        self.key_value = nn.Linear(shape.width, 2 * inner, bias=False)
+        self.out = nn.Linear(inner, shape.width, bias=False)
+
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
+        """x (B, Q, D) attends to memory (B, S, D); bias broadcasts to (B, H, Q, S)."""
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, Q, E)
+        key, value = self.keys_values(memory)  # (B, H, S, E)
+        return self.out(attend(query, key, value, bias, self.drop if self.training else 0.0).transpose(1, 2).flatten(2))
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """memory (B, S, D) -> keys and values, each (B, H, S, E)."""
+        both = self.key_value(memory).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return both[0], both[1]
+
+
+class FeedForward(nn.Module):
+    """D -> feed -> D; the gated kind computes gate and value in one product."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        if shape.feed_kind not in ("relu", "gated-gelu"):
+            raise ValueError(f"unknown feed_kind '{shape.feed_kind}'; use relu or gated-gelu")
+        self.gated, self.drop = shape.feed_kind == "gated-gelu", shape.dropout
+        self.inner = nn.Linear(shape.width, shape.feed * (2 if self.gated else 1), bias=False)
+        self.out = nn.Linear(shape.feed, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.inner(x)
+        if self.gated:
+            gate, value = inner.chunk(2, -1)
+            inner = F.gelu(gate, approximate="tanh") * value
+        else:
+            inner = F.relu(inner)
+        return self.out(dropout(inner, self.drop, self.training))
+
+
+class RMSNorm(nn.Module):
+    """T5's layer norm: no mean, no bias."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, 1e-6)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, drop: float) -> Tensor:
+    """softmax(query key^T + bias) value: (B, H, Q, E), (B, H, S, E) twice -> (B, H, Q, E)."""
+    if query.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=drop, scale=1.0)
+    scores = query @ key.transpose(-1, -2)  # (B, H, Q, S)
+    weights = (scores if bias is None else scores + bias).softmax(-1)
+    return dropout(weights, drop, drop > 0) @ value
+
+
+def _joined(mask: Tensor | None, causal: Tensor) -> Tensor:
+    """A key mask (B, S) or (B, Q, S) and the causal mask (Q, S) -> (1 or B, Q, S)."""
+    if mask is None:
+        return causal[None]
+    return (mask[:, None] if mask.dim() == 2 else mask) & causal
+
+
+def _masked(bias: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    """The bias with the most negative number where the mask (B, S) or (B, Q, S) forbids; None = nothing to add.
+
+    Not -inf: a row that may attend to nothing then gets equal weights, as in transformers, instead of NaN.
+    """
+    if mask is None:
+        return bias
+    mask = mask[:, None, None] if mask.dim() == 2 else mask[:, None]  # (B, 1, 1 or Q, S)
+    zero = torch.zeros((), device=mask.device) if bias is None else bias
+    return torch.where(mask, zero, torch.finfo(torch.float32).min)
+
+
+def _bucket(distance: Tensor, causal: bool, buckets: int, max_distance: int) -> Tensor:
+    """T5's bucket of key position - query position: exact when near, logarithmic up to ``max_distance``."""
+    offset = torch.zeros_like(distance)
+    if causal:
+        distance = (-distance).clamp(min=0)
+    else:
+        buckets //= 2
+        offset = (distance > 0) * buckets
+        distance = distance.abs()
+    exact = buckets // 2
+    far = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)
+    far = (exact + far.long()).clamp(max=buckets - 1)
+    return offset + torch.where(distance < exact, distance, far)
+
+
+class Decoding:
+    """Step-by-step decoding of B users with up to W beams each.
+
+    Cross-attention keys and values are computed once per user and shared by the beams. The self-attention cache
+    holds the beams' own few tokens, (B * W, T, 2, H, E) a layer, and follows the beams by whole rows.
+    """
+
+    def __init__(self, model: T5, memory: Tensor, memory_mask: Tensor | None = None):
+        self.model = model
+        self.memory_bias = _masked(None, memory_mask)  # (B, 1, 1, S)
+        self.cross = [layer.cross_attention.keys_values(memory) for layer in model.decoder.layers]
+        self.cache: list[Tensor] = []
+        self.length = 0
+
+    def step(self, tokens: Tensor, parents: Tensor | None = None) -> Tensor:
+        """The next token of every beam, tokens (B, W) -> logits (B, W, V).
+
+        ``parents`` (B, W) says which beam of the previous step each beam continues; None at the first step.
+        """
+        users, beams = tokens.shape
+        if parents is not None:
+            first = torch.arange(users, device=tokens.device)[:, None] * (self.cache[0].shape[0] // users)
+            rows = (first + parents).flatten()
+            self.cache = [cache.index_select(0, rows) for cache in self.cache]
+        positions = torch.arange(self.length + 1, device=tokens.device)
+        bias = self.model.decoder.position_bias(positions[-1:], positions)[0, :, 0]  # (H, T)
+        x = self.model.embedding(tokens)  # (B, W, D)
+        cache = self.cache or [x.new_empty(0)] * len(self.cross)
+        self.cache = []
+        for layer, cross, past in zip(self.model.decoder.layers, self.cross, cache, strict=True):
+            x = x + self._own(layer, x, past, bias)
+            x = x + self._cross(layer, x, *cross)
+            x = x + layer.feed(layer.feed_norm(x))
+        self.length += 1
+        return self.model.logits(self.model.decoder.norm(x))
+
+    def _own(self, layer: Layer, x: Tensor, past: Tensor, bias: Tensor) -> Tensor:
+        """Self-attention of each beam's newest token to its own tokens."""
+        attention, normed = layer.self_attention, layer.self_norm(x).flatten(0, 1)  # (B * W, D)
+        heads = attention.heads
+        new = attention.key_value(normed).unflatten(-1, (1, 2, heads, -1))  # (B * W, 1, 2, H, E)
+        kept = new if self.length == 0 else torch.cat([past, new], 1)  # (B * W, T, 2, H, E)
+        self.cache.append(kept)
+        query = attention.query(normed).unflatten(-1, (1, heads, -1))  # (B * W, 1, H, E)
+        weights = ((query * kept[:, :, 0]).sum(-1) + bias.T).softmax(1)  # (B * W, T, H)
+        attended = (weights[..., None] * kept[:, :, 1]).sum(1)  # (B * W, H, E)
+        return attention.out(attended.flatten(1)).view_as(x)
+
+    def _cross(self, layer: Layer, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Cross-attention; the beams of a user are the queries of one product."""
+        attention = layer.cross_attention
+        query = attention.query(layer.cross_norm(x)).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        return attention.out(attend(query, key, value, self.memory_bias, 0.0).transpose(1, 2).flatten(2))
+
+
+def load_pretrained(name_or_path: str) -> T5:
+    """The pre-trained T5 or T5 1.1 of a hub name or of a folder saved by transformers, in fp32.
+
+    Raises ValueError when there is none, when weights are missing, or when it is another architecture.
+    """
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        config = transformers.AutoConfig.from_pretrained(name_or_path)
+        if config.model_type != "t5":
+            raise ValueError(f"it is a '{config.model_type}'")
+        model = T5(config.vocab_size, _shape_of(config))
+        kind = transformers.T5ForConditionalGeneration
+        theirs, report = kind.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+        if absent := sorted(report["missing_keys"]):  # they would be random numbers
+            raise ValueError(f"{len(absent)} of its weights are missing, {absent[0]} for one")
+        state = theirs.state_dict()
+        if model.head is None and not torch.equal(state["lm_head.weight"], state["shared.weight"]):
+            raise ValueError("it scales its output, as T5 does, but has a second table, as T5 1.1 does")
+        model.load_state_dict(from_transformers(state, model.shape))
+    except Exception as error:  # of three libraries, in versions that name them differently
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"no T5 can be loaded from '{name_or_path}' ({reason}); pass a hub name such as google-t5/t5-small or "
+            "google/t5-v1_1-small, or the folder of a T5ForConditionalGeneration saved with save_pretrained"
+        ) from error
+    return model
+
+
+def _shape_of(config: Any) -> Shape:
+    """The sizes in a T5Config. transformers scales the output exactly of the models whose table was saved as tied."""
+    return Shape(
+        width=config.d_model,
+        heads=config.num_heads,
+        head_width=config.d_kv,
+        feed=config.d_ff,
+        encoder_layers=config.num_layers,
+        decoder_layers=config.num_decoder_layers,
+        dropout=config.dropout_rate,
+        buckets=config.relative_attention_num_buckets,
+        max_distance=config.relative_attention_max_distance,
+        feed_kind=config.feed_forward_proj,
+        tied=config.scale_decoder_outputs,
+    )
+
+
+def from_transformers(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    """Weights of transformers' T5ForConditionalGeneration under the names of ``T5``.
+
+    Raises ValueError naming the first weight that is missing.
+    """
+    found: dict[str, Tensor] = {"embedding.weight": _take(state, "shared.weight")}
+    if not shape.tied:
+        found["head.weight"] = _take(state, "lm_head.weight")
+    for side, n_layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
+        relative = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        found[f"{side}.bias_table.weight"] = _take(state, relative)
+        found[f"{side}.norm.weight"] = _take(state, f"{side}.final_layer_norm.weight")
+        for number in range(n_layers):
+            theirs, ours = f"{side}.block.{number}.layer", f"{side}.layers.{number}"
+            found |= _attention(state, f"{theirs}.0", "SelfAttention", f"{ours}.self")
+            if side == "decoder":
+                found |= _attention(state, f"{theirs}.1", "EncDecAttention", f"{ours}.cross")
+            found |= _feed(state, f"{theirs}.{2 if side == 'decoder' else 1}", f"{ours}.feed", shape)
+    return found
+
+
+def _take(state: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in state:
+        raise ValueError(f"the weights hold no '{name}'; they are not those of a T5 of these sizes")
+    return state[name]
+
+
+def _attention(state: Mapping[str, Tensor], theirs: str, kind: str, ours: str) -> dict[str, Tensor]:
+    query, key, value, out = (_take(state, f"{theirs}.{kind}.{part}.weight") for part in "qkvo")
+    return {
+        f"{ours}_norm.weight": _take(state, f"{theirs}.layer_norm.weight"),
+        f"{ours}_attention.query.weight": query,
+        f"{ours}_attention.key_value.weight": torch.cat([key, value]),
+        f"{ours}_attention.out.weight": out,
+    }
+
+
+def _feed(state: Mapping[str, Tensor], theirs: str, ours: str, shape: Shape) -> dict[str, Tensor]:
+    parts = ("wi_0", "wi_1") if shape.feed_kind == "gated-gelu" else ("wi",)
+    return {
+        f"{ours}_norm.weight": _take(state, f"{theirs}.layer_norm.weight"),
+        f"{ours}.inner.weight": torch.cat([_take(state, f"{theirs}.DenseReluDense.{part}.weight") for part in parts]),
+        f"{ours}.out.weight": _take(state, f"{theirs}.DenseReluDense.wo.weight"),
+    }
