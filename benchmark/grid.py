@@ -84,7 +84,7 @@ def refuse_other_encoders(planned: Sequence[Planned]) -> None:
         for record in records.read_all(job.output_dir / job.protocol / job.dataset_name):
             meets = record.status == "ok" and table.items() <= record.fields.items()
             theirs = record.fields["text_encoder"] if meets else None
-            if theirs and records.encoder_key(theirs) != records.encoder_key(ours):
+            if theirs and not records.same_encoder(theirs, ours):
                 raise ValueError(
                     f"{record.method} on {record.dataset} was run with the text encoder "
                     f"{records.encoder_label(theirs)}, but {job.method_name} would read with "

@@ -33,7 +33,8 @@ class Loaders:
     protocol: Callable[[str], Protocol]
     method: Callable[[str], Entrant]
     text_encoder: Callable[[str], Mapping[str, str | None]]
-    """A text encoder as the user names it -> its ``name`` and ``sha256``, without loading it."""
+    """A text encoder as the user names it -> its ``name`` and ``sha256`` (None = nothing to hash, or a hub
+    model that is not on this disk), without loading it."""
     usual_encoder: Callable[[str], str]
     """Profile -> the text encoder of the unified track, when the user names none."""
 
@@ -225,6 +226,8 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
         "peak_memory_bytes": dict(run.peak_memory),
         "device": run.device,
     }
+    if job.text_encoder is not None:  # a hub model's content is known now that it was read
+        fields["text_encoder"] = loaders.text_encoder(job.text_encoder)
     labels = {f"slice:{name}": s.codes for name, s in scores.slices.items()}
     per_user = {"users": scores.users, **scores.per_user, **labels}
     return fields, {"per_user.npz": per_user, "ranking.npz": records.ranking_arrays(ranking)}

@@ -54,7 +54,8 @@ class Method(ABC):
     profiles: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """``smoke`` and ``small`` -> Config overrides. A profile changes size and training length only."""
     tracks: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """``paper`` -> Config overrides: the paper's own choices at full size; a profile still decides the size. Every method has ``unified``."""
+    """``paper`` -> Config overrides: the paper's own choices at full size, of which a profile still takes the size.
+    Every method has ``unified``."""
     reads_text: ClassVar[bool] = False
     """Whether item texts are read through ``run.text_encoder``; the encoder is then part of the run's identity."""
     paper_text_encoder: ClassVar[str] = ""

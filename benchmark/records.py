@@ -110,8 +110,17 @@ def encoder_label(identity: Mapping[str, Any]) -> str:
 
 
 def encoder_key(identity: Mapping[str, Any]) -> str:
-    """What tells two encoders apart: the content where it is known, whatever its folder is called, else the name."""
-    return identity["sha256"] or identity["name"]
+    """An encoder in a run's identity: a folder's content, whatever it is called, but the name of a hub model.
+
+    A hub model's content is known only once it lies on this disk, and a download must not make a run another one.
+    """
+    return identity["name"] if "/" in identity["name"] else identity["sha256"] or identity["name"]
+
+
+def same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two encoders have the same content, or the same name where a content is not known."""
+    known = one["sha256"] and other["sha256"]
+    return bool(one["sha256"] == other["sha256"] if known else one["name"] == other["name"])
 
 
 def folder_of(root: Path, protocol: str, dataset: str, method: str, config_hash: str, seed: int) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmark.method import UNIFIED
 from benchmark.metrics import parse
-from benchmark.records import Record, encoder_key
+from benchmark.records import Record
 from leaderboards.compare import Comparison, against, bootstrap_interval, compare_all_pairs, mcnemar
 
 RESAMPLES = 10_000
@@ -114,7 +114,7 @@ def _refuse_mixture(records: Iterable[Record]) -> None:
         _one_value(group, f"versions of {dataset} (dataset hashes)", _field("dataset_hash"))
         if group[0].fields["track"] == UNIFIED:  # on the paper track each method reads with its paper's own
             readers = [r for r in group if r.status == "ok" and r.text_encoder]
-            by_encoder = {encoder_key(r.fields["text_encoder"]): r for r in readers}
+            by_encoder = {e["sha256"] or e["name"]: r for r in readers if (e := r.fields["text_encoder"])}
             advice = "run all with the same --text-encoder, or each encoder in its own --output-dir"
             _one_value(by_encoder.values(), f"text encoders on {dataset}", lambda r: r.text_encoder, advice)
         for method in sorted({record.method for record in group}):

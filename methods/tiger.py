@@ -28,7 +28,7 @@ from benchmark.artifacts import cached
 from benchmark.datasets.text import category_codes
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method
-from benchmark.types import PAD, Budget, Cases, Questions, Ranking, TrainingView
+from benchmark.types import Budget, Cases, Questions, Ranking, TrainingView
 from methods.blocks.beam_search import Step, rank_by_beam
 from methods.blocks.collisions import dedup_digit, repair_nearest_free, repair_sinkhorn
 from methods.blocks.rqvae import Quantizer, quantize
@@ -106,7 +106,14 @@ class TIGER(Method):
                 "hidden": (256, 128),
                 "training": {"epochs": 300, "max_minutes": 10.0},
             },
-            "backbone": {"width": 64, "heads": 4, "head_width": 32, "feed": 256, "encoder_layers": 2, "decoder_layers": 2},
+            "backbone": {
+                "width": 64,
+                "heads": 4,
+                "head_width": 32,
+                "feed": 256,
+                "encoder_layers": 2,
+                "decoder_layers": 2,
+            },
             "validation_users": 2000,
             "training": {
                 "epochs": 18,

@@ -231,10 +231,11 @@ def test_the_room_gets_the_encoder_and_the_record_says_which(tmp_path):
         grid.refuse_other_encoders(planned(["Plain"], tmp_path, text_encoder="other"))
 
 
-def test_a_track_lies_between_profile_and_preset_field_by_field():
-    """The preset wins over the track, the track over the profile; what none of them names stays."""
+def test_a_profile_lies_between_track_and_preset_field_by_field():
+    """The preset wins over the profile, the profile over the track; what none of them names stays."""
     config = job_of("Reader@deep", profile="small", track="paper").config
-    assert config == {"width": 16, "layers": 3, "optimiser": {"epochs": 3, "rate": 0.5}}
+    assert config == {"width": 4, "layers": 3, "optimiser": {"epochs": 3, "rate": 0.5}}
+    assert job_of("Reader@deep", profile="full", track="paper").config["width"] == 16
     assert job_of("Reader@wide", profile="small", track="paper").config["width"] == 32
     assert job_of("Reader", profile="small").config == {
         "width": 4,
@@ -249,7 +250,7 @@ def test_a_track_that_a_method_lacks_is_refused():
 
 
 def test_the_paper_track_is_another_run_and_runs_with_its_own_settings(tmp_path):
-    (paper,) = planned(["Reader"], tmp_path, track="paper")
+    (paper,) = planned(["Reader"], tmp_path, track="paper", profile="full")
     assert paper.job.config_hash != job_of("Reader").config_hash
     assert statuses(grid.run_jobs([paper], LOADERS, ["cpu"])) == {"Reader": "ok"}
     (record,) = records.read_all(tmp_path)

@@ -36,8 +36,8 @@ class Toy:
         with torch.no_grad():
             return -float((self.model(self.x) - self.y).square().mean())
 
-    def train(self):
-        return train(self.model, self.lengths, self.loss, self.config, self.validate, self.run)
+    def train(self, **how):
+        return train(self.model, self.lengths, self.loss, self.config, self.validate, self.run, **how)
 
     def weights(self):
         return torch.cat([p.detach().flatten() for p in self.model.parameters()])
@@ -198,3 +198,80 @@ def test_a_training_stopped_while_it_validates_continues_with_that_validation(tm
     resumed.train()
     assert resumed.steps == undisturbed.steps - stopped.steps
     assert torch.equal(resumed.weights(), undisturbed.weights())
+
+
+def test_validation_every_few_epochs_and_after_the_last():
+    toy = Toy(Run(), epochs=7)
+    report = toy.train(validate_every=3)
+    assert ["valid" in entry for entry in report.curve] == [False, False, True, False, False, True, True]
+    assert Toy(Run(), epochs=2).train(validate_every=5).curve[-1].keys() == {"loss", "valid"}
+
+
+def test_patience_counts_validations_not_epochs():
+    toy = Toy(Run(), patience=2, epochs=50)
+    scores = iter([0.5, 0.3, 0.2])
+    toy.validate = lambda: next(scores)
+    report = toy.train(validate_every=4)
+    assert (report.stopped_by, report.epochs, report.best_epoch) == ("patience", 12, 4)
+
+
+def test_the_hook_runs_once_after_every_epoch_also_when_validation_is_interrupted(tmp_path):
+    """The hook halves the weights, so running it twice or never would show in the bits."""
+
+    def run(toy, seen):
+        def hook(epoch):
+            seen.append(epoch)
+            with torch.no_grad():
+                toy.model[0].weight.mul_(0.5)
+
+        return toy.train(after_epoch=hook)
+
+    undisturbed, seen = Toy(Run()), []
+    run(undisturbed, seen)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    stopped, seen = Toy(Run(work_dir=tmp_path)), []
+    validate, calls = stopped.validate, []
+
+    def interrupted_validation():
+        calls.append(1)
+        if len(calls) == 3:
+            raise Interrupted("told to stop")
+        return validate()
+
+    stopped.validate = interrupted_validation
+    with pytest.raises(Interrupted):
+        run(stopped, seen)
+    resumed = Toy(Run(work_dir=tmp_path))
+    run(resumed, seen)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert torch.equal(resumed.weights(), undisturbed.weights())
+
+
+def test_a_bad_loss_names_its_step_and_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    toy = Toy(Run(work_dir=tmp_path))
+    plain_loss = toy.loss
+    toy.loss = lambda rows, length: plain_loss(rows, length) * (math.nan if toy.steps == 14 else 1.0)
+    with pytest.raises(ValueError, match=r"the loss of train was not finite at step 14, in epoch 2; lower the learning"):
+        toy.train()
+    state = training.read_checkpoint(tmp_path / "train.checkpoint", torch.device("cpu"))
+    assert state["report"]["steps"] == 13
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_out_of_memory_says_what_to_lower():
+    toy = Toy(Run())
+
+    def full(rows, length):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    toy.loss = full
+    with pytest.raises(MemoryError, match=r"out of memory in a step of train with \d rows of length \d; lower training.b"):
+        toy.train()
+
+    def broken(rows, length):
+        raise RuntimeError("shapes do not match")
+
+    toy.loss = broken
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        toy.train()
