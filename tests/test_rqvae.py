@@ -299,6 +299,16 @@ def test_dead_codes_are_revived_where_items_are():
     assert used_now[0] > 5
 
 
+def test_every_epoch_revives_codes_on_items_of_its_own_draw():
+    revived = []
+    for epoch in (1, 2, 1):
+        fit = fitted_model(replace(SMALL, sinkhorn=0.0))
+        fit.model.record(torch.zeros(120, 3, dtype=torch.long))
+        fit._close_epoch(epoch)
+        revived.append(fit.model.codebooks.detach())
+    assert torch.equal(revived[0], revived[2]) and not torch.equal(revived[0], revived[1])
+
+
 def test_nothing_is_dead_after_half_an_epoch_or_under_sinkhorn():
     half = fitted_model(replace(SMALL, sinkhorn=0.0))
     half.model.record(torch.zeros(60, 3, dtype=torch.long))

@@ -287,16 +287,16 @@ def test_nearest_free_by_hand():
     # Codes at 0, 1, 2, 3 and 10 on a line. Items 1 to 3 share (0, 1), item 4 has (0, 2), item 5 (1, 1).
     codebook = np.array([[0.0], [1.0], [2.0], [3.0], [10.0]])
     codes = make_codes((0, 1), (0, 1), (0, 1), (0, 2), (1, 1))
-    residuals = np.array([[0.0], [1.3], [1.1], [1.4], [2.0], [1.4]])
-    # Item 2 is nearest to the code and keeps it. Item 1 chooses first: code 2 is taken, so 0 (1.3 away) before 3.
-    # Item 3 finds 0 and 2 taken and gets 3. Item 5 has another prefix and is alone.
-    assert repair_nearest_free(codes, residuals, codebook)[1:, 1].tolist() == [0, 1, 3, 2, 1]
+    residuals = np.array([[0.0], [1.4], [1.1], [1.3], [2.0], [1.4]])
+    # Item 2 is nearest to the code and keeps it. Item 3 is nearer than item 1 and chooses first: code 2 is taken, so 0
+    # (1.3 away) before 3. Item 1 finds 0 and 2 taken and gets 3. Item 5 has another prefix and is alone.
+    assert repair_nearest_free(codes, residuals, codebook)[1:, 1].tolist() == [3, 1, 0, 2, 1]
 
 
 def test_nearest_free_leaves_what_finds_no_free_code():
-    codebook, residuals = np.array([[0.0], [1.0]]), np.array([[0.0], [0.1], [0.2], [0.3]])
-    repaired = repair_nearest_free(make_codes((0, 0), (0, 0), (0, 0)), residuals, codebook)
-    assert repaired[1:, 1].tolist() == [0, 1, 0]  # the first stays, the second takes code 1, nothing is left
+    codebook, residuals = np.array([[0.0], [1.0]]), np.array([[0.0], [0.9], [0.8], [0.7]])
+    repaired = repair_nearest_free(make_codes((0, 1), (0, 1), (0, 1)), residuals, codebook)
+    assert repaired[1:, 1].tolist() == [1, 0, 1]  # the first stays, the second takes code 0, nothing is left
 
 
 def test_sinkhorn_splits_a_group_and_its_newcomers():

@@ -266,8 +266,8 @@ class Decoding:
 
         ``parents`` (B, W) says which beam of the previous step each beam continues; None at the first step.
         """
-        users, beams = tokens.shape
         if parents is not None:
+            users = len(tokens)
             first = torch.arange(users, device=tokens.device)[:, None] * (self.cache[0].shape[0] // users)
             rows = (first + parents).flatten()
             self.cache = [cache.index_select(0, rows) for cache in self.cache]
@@ -316,8 +316,8 @@ def load_pretrained(name_or_path: str) -> T5:
         if config.model_type != "t5":
             raise ValueError(f"it is a '{config.model_type}'")
         model = T5(config.vocab_size, _shape_of(config))
-        kind = transformers.T5ForConditionalGeneration
-        theirs, report = kind.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+        kind: Any = transformers.T5ForConditionalGeneration
+        theirs, report = kind.from_pretrained(name_or_path, output_loading_info=True)
         if absent := sorted(report["missing_keys"]):  # they would be random numbers
             raise ValueError(f"{len(absent)} of its weights are missing, {absent[0]} for one")
         state = theirs.state_dict()

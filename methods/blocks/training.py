@@ -10,7 +10,7 @@ import io
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,19 +78,21 @@ def train(
     rows_per_batch: Callable[[int], int] | None = None,
     after_epoch: Callable[[int], None] | None = None,
     validate_every: int = 1,
+    rates: Mapping[str, float] | None = None,
     name: str = "train",
 ) -> Report:
     """Train ``model`` and leave its best weights in it.
 
     ``lengths`` (n,) gives each example's length; ``loss(rows (B,), length)`` is the mean loss of examples that
     share it. ``validate()`` is called every ``validate_every`` epochs and after the last one, in eval mode; larger is
-    better. ``after_epoch(n)`` may change the model after epoch n = 1, 2, ..., before it is validated. With
+    better. ``rates`` multiplies the learning rate of the parameters it names. ``after_epoch(n)`` may change the model after epoch n = 1, 2, ..., before it is validated. With
     ``run.work_dir`` the state is checkpointed there and a later call with the same arguments continues; on CPU the
     result is bit-identical to an undisturbed run. Raises Interrupted after checkpointing when the run is told to stop,
     ValueError when a checkpoint is damaged or belongs to other settings or the loss is not finite (the last good
     checkpoint is kept), and MemoryError when a step does not fit.
     """
-    loop = _Loop(model, lengths, loss, config, validate, run, rows_per_batch, after_epoch, validate_every, name)
+    hooks = (rows_per_batch, after_epoch, validate_every)
+    loop = _Loop(model, lengths, loss, config, validate, run, *hooks, dict(rates or {}), name)
     return loop.run_to_end()
 
 
@@ -137,6 +139,7 @@ class _Loop:
         rows_per_batch: Callable[[int], int] | None,
         after_epoch: Callable[[int], None] | None,
         validate_every: int,
+        rates: Mapping[str, float],
         name: str,
     ):
         self.model, self.lengths, self.loss, self.config = model, lengths.cpu(), loss, config
@@ -147,7 +150,7 @@ class _Loop:
         self.device = torch.device(run.device)
         on_cuda = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=on_cuda
+            _groups(model, rates), lr=config.learning_rate, weight_decay=config.weight_decay, fused=on_cuda
         )
         self.report = Report()
         self.epoch, self.batch, self.bad_epochs = 0, 0, 0
@@ -203,7 +206,7 @@ class _Loop:
 
     def _step(self, rows: Tensor, length: int, total_steps: int) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.report.steps, total_steps, self.config)
+            group["lr"] = group["rate"] * learning_rate_at(self.report.steps, total_steps, self.config)
         # bf16 keeps fp32 master weights; on CPU it is slower than fp32, so it is for CUDA only.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self.loss(rows, length)
@@ -330,6 +333,15 @@ class _Loop:
         self.seconds = state["seconds"]
         self.loss_sum.fill_(state["loss_sum"])
         _set_random_state(state["random"], self.device)
+
+
+def _groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The parameters by their multiple of the learning rate, those without one first."""
+    named = dict(model.named_parameters())
+    unknown = sorted(rates.keys() - named.keys())
+    assert not unknown, f"no parameter is called {unknown}"
+    groups: list[dict[str, Any]] = [{"params": [p for name, p in named.items() if name not in rates], "rate": 1.0}]
+    return groups + [{"params": [named[name]], "rate": rate} for name, rate in rates.items()]
 
 
 def out_of_memory(error: RuntimeError) -> bool:

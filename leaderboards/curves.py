@@ -1,0 +1,75 @@
+"""Records -> one figure per dataset: how every trained method's validation score rose while it trained."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from benchmark.records import Record
+from leaderboards.tables import file_name
+
+# Okabe and Ito's palette, told apart with any colour vision; the markers repeat what the colours say.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def draw_curves(found: Sequence[Record], folder: Path) -> None:
+    """Write ``<dataset>-training.svg`` and ``.png`` into ``folder``: validation score against epochs.
+
+    Methods without a training are left out, and a dataset without any trained method gets no figure. The same
+    records give the same SVG. Without matplotlib nothing is drawn.
+    """
+    try:
+        from matplotlib import rc_context
+    except ImportError:
+        return
+    by_dataset: dict[str, list[Record]] = defaultdict(list)
+    for record in found:
+        if record.status == "ok" and record.fields["training"].get("curve"):
+            by_dataset[record.dataset].append(record)
+    for dataset, trained in sorted(by_dataset.items()):
+        style: Any = {"svg.hashsalt": dataset, "svg.fonttype": "none", "font.size": 9}
+        with rc_context(style):
+            figure = _figure(dataset, trained)
+            folder.mkdir(parents=True, exist_ok=True)
+            name = folder / f"{file_name(dataset)}-training"
+            figure.savefig(name.with_name(f"{name.name}.svg"), metadata={"Date": None})
+            figure.savefig(name.with_name(f"{name.name}.png"), dpi=150, metadata={"Software": None})
+
+
+def _figure(dataset: str, trained: Sequence[Record]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    looks = cycle(zip(COLOURS, MARKERS, strict=True))
+    methods = sorted({record.method for record in trained})
+    look_of = {method: next(looks) for method in methods}
+    for record in sorted(trained, key=lambda r: (r.method, r.seed)):
+        _curve(axes, record, *look_of[record.method])
+    axes.set_xlabel("epochs")
+    axes.set_ylabel("validation score (mark = chosen epoch)")
+    axes.set_ylim(bottom=0)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    fields = trained[0].fields
+    axes.set_title(f"{dataset}, profile {fields['profile']}: training", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def _curve(axes: Any, record: Record, colour: str, marker: str) -> None:
+    """One line, its chosen epoch marked; the legend says how long the training took."""
+    training = record.fields["training"]
+    points = [(epoch, e["valid"]) for epoch, e in enumerate(training["curve"], start=1) if "valid" in e]
+    minutes = record.fields["timings"].get("train", 0.0) / 60
+    text = f"{record.method} seed {record.seed} ({minutes:.0f} min)"
+    axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.4)
+    chosen = dict(points).get(training["best_epoch"])
+    if chosen is not None:
+        axes.plot(training["best_epoch"], chosen, marker, color=colour, markersize=6)
+    axes.plot([], [], marker=marker, color=colour, label=text)
