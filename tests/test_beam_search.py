@@ -19,7 +19,8 @@ from benchmark.run import Interrupted, Run
 from benchmark.types import PAD, Budget, Cases, Ranking, Sequences
 from methods.blocks.beam_search import RULES, Step, beam_search, rank_by_beam, spend_of
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds
-from methods.blocks.t5 import T5, Decoding, Shape, from_transformers
+from methods.blocks.t5 import T5, Decoding, Shape
+from methods.blocks.t5_weights import from_transformers
 
 SHAPE = Shape(width=32, heads=2, head_width=16, feed=64, encoder_layers=2, decoder_layers=2)
 

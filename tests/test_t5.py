@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.blocks import t5
-from methods.blocks.t5 import T5, Decoding, Shape, Stack, attend, from_transformers, load_pretrained
+from methods.blocks.t5 import T5, Decoding, Shape, Stack, attend
+from methods.blocks.t5_weights import from_transformers, load_pretrained
 
 transformers = pytest.importorskip("transformers", reason="needs transformers, the reference")
 

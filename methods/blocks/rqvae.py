@@ -68,6 +68,9 @@ class Quantizer:
     validate_every: int = 50
     """Epochs between two readings of the reconstruction error, by which weights are chosen."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # JSON brings a list back
+
 
 @dataclass(frozen=True)
 class Quantized:

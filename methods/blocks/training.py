@@ -85,11 +85,11 @@ def train(
 
     ``lengths`` (n,) gives each example's length; ``loss(rows (B,), length)`` is the mean loss of examples that
     share it. ``validate()`` is called every ``validate_every`` epochs and after the last one, in eval mode; larger is
-    better. ``rates`` multiplies the learning rate of the parameters it names. ``after_epoch(n)`` may change the model after epoch n = 1, 2, ..., before it is validated. With
-    ``run.work_dir`` the state is checkpointed there and a later call with the same arguments continues; on CPU the
-    result is bit-identical to an undisturbed run. Raises Interrupted after checkpointing when the run is told to stop,
-    ValueError when a checkpoint is damaged or belongs to other settings or the loss is not finite (the last good
-    checkpoint is kept), and MemoryError when a step does not fit.
+    better. ``rates`` multiplies the learning rate of the parameters it names. ``after_epoch(n)`` may change the model
+    after epoch n = 1, 2, ..., before it is validated. With ``run.work_dir`` the state is checkpointed there and a later
+    call with the same arguments continues; on CPU the result is bit-identical to an undisturbed run. Raises Interrupted
+    after checkpointing when the run is told to stop, ValueError when a checkpoint is damaged or belongs to other
+    settings or the loss is not finite (the last good checkpoint is kept), and MemoryError when a step does not fit.
     """
     hooks = (rows_per_batch, after_epoch, validate_every)
     loop = _Loop(model, lengths, loss, config, validate, run, *hooks, dict(rates or {}), name)

@@ -26,7 +26,8 @@ from benchmark.run import Run
 from benchmark.types import Budget, Cases
 from methods.blocks.beam_search import rank_by_beam
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds
-from methods.blocks.t5 import T5, Decoding, Shape, from_transformers
+from methods.blocks.t5 import T5, Decoding, Shape
+from methods.blocks.t5_weights import from_transformers
 
 BEAMS = (10, 20, 50)
 GATED = 20

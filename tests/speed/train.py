@@ -31,10 +31,12 @@ import protocols
 from benchmark import datasets
 from benchmark.run import Run, peak_rss
 from benchmark.types import Sequences, TrainingView
+from methods.blocks.next_item import NextItemPairs
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds
-from methods.blocks.t5 import T5, Shape, from_transformers
+from methods.blocks.t5 import T5, Shape
+from methods.blocks.t5_weights import from_transformers
 from methods.blocks.training import Training, seed_everything, train
-from methods.tiger import TIGER, NextItemPairs
+from methods.tiger import TIGER
 from tests.speed.decode import random_ids
 
 SHAPES = {
