@@ -120,11 +120,13 @@ class TIGER(Method):
                 "feed": 256,
                 "encoder_layers": 2,
                 "decoder_layers": 2,
+                # 0.4 M parameters underfit: with .1 the loss after 18 epochs is what two epochs reach without.
+                "dropout": 0.0,
             },
             "validation_users": 2000,
             "training": {
-                "epochs": 18,
-                "batch_size": 256,
+                "epochs": 12,
+                "batch_size": 128,
                 "learning_rate": 3e-3,
                 "warmup_steps": 200,
                 "patience": 10,
