@@ -222,13 +222,14 @@ def _joined(mask: Tensor | None, causal: Tensor) -> Tensor:
 def _masked(bias: Tensor | None, mask: Tensor | None) -> Tensor | None:
     """The bias with the most negative number where the mask (B, S) or (B, Q, S) forbids; None = nothing to add.
 
-    Not -inf: a row that may attend to nothing then gets equal weights, as in transformers, instead of NaN.
+    Not -inf: a row that may attend to nothing then gets equal weights, as in transformers, instead of NaN. The number
+    is bf16's, which autocast does not round to -inf.
     """
     if mask is None:
         return bias
     mask = mask[:, None, None] if mask.dim() == 2 else mask[:, None]  # (B, 1, 1 or Q, S)
     zero = torch.zeros((), device=mask.device) if bias is None else bias
-    return torch.where(mask, zero, torch.finfo(torch.float32).min)
+    return torch.where(mask, zero, torch.finfo(torch.bfloat16).min)
 
 
 def _bucket(distance: Tensor, causal: bool, buckets: int, max_distance: int) -> Tensor:
@@ -254,6 +255,7 @@ class Decoding:
     """
 
     def __init__(self, model: T5, memory: Tensor, memory_mask: Tensor | None = None):
+        assert not model.training, "decoding has no dropout; call model.eval() first"
         self.model = model
         self.memory_bias = _masked(None, memory_mask)  # (B, 1, 1, S)
         self.layers = cast(list[Layer], list(model.decoder.layers))
