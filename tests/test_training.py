@@ -275,3 +275,20 @@ def test_out_of_memory_says_what_to_lower():
     toy.loss = broken
     with pytest.raises(RuntimeError, match="shapes do not match"):
         toy.train()
+
+
+def test_rates_multiply_the_learning_rate_of_the_parameters_they_name(tmp_path):
+    """With a rate of 0 and no decay the named weights stay; a checkpoint of other rates is refused."""
+    still = Toy(Run(work_dir=tmp_path), epochs=2)
+    before = still.model[0].weight.detach().clone(), still.model[2].weight.detach().clone()
+    still.train(rates={"0.weight": 0.0})
+    assert torch.equal(still.model[0].weight, before[0]) and not torch.equal(still.model[2].weight, before[1])
+    with pytest.raises(ValueError, match="made with other settings"):
+        Toy(Run(work_dir=tmp_path), epochs=2).train(rates={"0.weight": 2.0})
+    names = dict(still.model.named_parameters())
+    weights = []
+    for rate, how in ((0.01, {}), (0.02, {}), (0.01, {"rates": dict.fromkeys(names, 2.0)})):
+        toy = Toy(Run(), learning_rate=rate)
+        toy.train(**how)
+        weights.append(toy.weights())
+    assert torch.equal(weights[2], weights[1]) and not torch.equal(weights[2], weights[0])

@@ -300,7 +300,14 @@ class _Loop:
     def _fingerprint(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
         shapes = {k: list(v.shape) for k, v in self.model.state_dict().items()}
-        return {"config": asdict(self.config), "seed": self.run.seed, "examples": len(self.lengths), "shapes": shapes}
+        rates = [group["rate"] for group in self.optimizer.param_groups]
+        return {
+            "config": asdict(self.config),
+            "rates": rates,
+            "seed": self.run.seed,
+            "examples": len(self.lengths),
+            "shapes": shapes,
+        }
 
     def _save(self) -> None:
         self._refuse_bad_loss()
