@@ -61,7 +61,7 @@ class TIGER(Method):
         validation_users: int | None = None
         """Compare checkpoints on this many users, drawn once; None = all."""
         decode_batch: int | None = None
-        """Users decoded together; None = 128 on a CPU, 4,096 on a GPU."""
+        """Users decoded together; None = 32 on a CPU, 4,096 on a GPU."""
         embedding_rate: float = 10.0
         """Multiple of the learning rate for the code embedding. T5 starts it at N(0, 1), about ten times the size of
         its other weights, and TIGER's own optimiser (Adafactor) makes steps in proportion to size; plain AdamW would

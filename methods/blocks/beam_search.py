@@ -103,7 +103,7 @@ def rank_by_beam(
     Cases of like history length share a batch. Raises MemoryError when a batch does not fit.
     """
     device = torch.device(run.device)
-    batch_size = batch_size or (128 if device.type == "cpu" else 4096)
+    batch_size = batch_size or (32 if device.type == "cpu" else 4096)  # what fits the caches; what fills a GPU
     trie = ids.trie(candidates, device)
     leaf_items = trie.leaf_table(cases.tie_order, k)
     ties = torch.as_tensor(cases.tie_order, device=device)
