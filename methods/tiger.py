@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -65,8 +66,7 @@ class TIGER(Method):
         embedding_rate: float = 10.0
         """Multiple of the learning rate for the code embedding. T5 starts it at N(0, 1), about ten times the size of
         its other weights, and TIGER's own optimiser (Adafactor) makes steps in proportion to size; plain AdamW would
-        move it least of all. On LETTER's
-        identifiers of Beauty, 1,000 steps of the small size reach validation recall@10 .0465 at 8, .037 at 1."""
+        move it least of all (measured in docs/tiger.md)."""
         training: Training = field(
             default_factory=lambda: Training(
                 epochs=200,
@@ -137,7 +137,7 @@ class TIGER(Method):
     }
     tracks = {
         "paper": {
-            "tokenizer": {"levels": 3},
+            "tokenizer": {"levels": 3, "hidden": (512, 256, 128), "sinkhorn": 0.0},
             "collisions": "digit",
             "user_tokens": 2000,
             "backbone": {"width": 384},
@@ -256,21 +256,29 @@ class TIGER(Method):
         return sum(p.numel() for p in self.model.parameters())
 
     def training_report(self) -> Mapping[str, Any]:
-        return vars(self.report) | self.tokenizer_report
+        """Under-trained when the time cap ended either stage."""
+        capped = self.tokenizer_report["tokenizer"].get("stopped_by") == "cap"
+        return vars(self.report) | ({"stopped_by": "cap"} if capped else {}) | self.tokenizer_report
 
     @classmethod
     def estimate(cls, config: Config, n_users: int, n_items: int, n_interactions: int) -> Estimate:
-        """Three times the forward FLOPs of all pairs (half of them with a long history), 40 GFLOP/s a core."""
-        shape, levels = config.backbone, config.tokenizer.levels
+        """Three times the forward FLOPs of all pairs and of the tokenizer, at 40 GFLOP/s a core."""
+        shape, codes = config.backbone, config.tokenizer.levels + (config.collisions == "digit")
         inner = shape.heads * shape.head_width
         per_token = 2 * shape.encoder_layers * (4 * shape.width * inner + 2 * shape.width * shape.feed)
         history = min(8.0, n_interactions / n_users)
-        flops = 3 * n_interactions * history * levels * per_token * config.training.epochs
-        seconds = flops / 40e9
-        cap = config.training.max_minutes
-        seconds = seconds if cap is None else min(seconds, 60 * cap)
-        decoded = n_users * per_token * (history * levels + 20 * levels)
+        flops = 3 * n_interactions * history * codes * per_token * config.training.epochs
+        seconds = _capped(flops / 40e9, config.training)
+        if config.tokenizer.kind == "rq-vae":
+            widths = (384, *config.tokenizer.hidden, config.tokenizer.width)
+            per_item = 12 * sum(a * b for a, b in pairwise(widths))
+            seconds += _capped(n_items * per_item * config.tokenizer.training.epochs / 40e9, config.tokenizer.training)
+        decoded = n_users * per_token * (history * codes + 20 * codes)
         return Estimate(seconds + decoded / 20e9, 1.5e9)
+
+
+def _capped(seconds: float, training: Training) -> float:
+    return seconds if training.max_minutes is None else min(seconds, 60 * training.max_minutes)
 
 
 METHOD = TIGER

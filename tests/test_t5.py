@@ -373,3 +373,25 @@ def test_what_cannot_be_loaded_is_refused_in_a_sentence(what, said, tmp_path):
 def test_an_unknown_kind_of_feed_forward_is_refused():
     with pytest.raises(ValueError, match="unknown feed_kind 'swish'; use relu or gated-gelu"):
         T5(VOCAB, replace(SHAPE, feed_kind="swish"))
+
+
+def test_a_given_position_bias_reaches_every_door():
+    """encode, decode and Decoding take the bias that a method brings, and answer alike."""
+    torch.manual_seed(0)
+    model = T5(40, Shape(width=16, heads=2, head_width=8, feed=32, encoder_layers=1, decoder_layers=2)).eval()
+    tokens, targets = torch.randint(2, 40, (3, 6)), torch.randint(2, 40, (3, 4))
+    own, bias = torch.randn(1, 2, 6, 6), torch.randn(1, 2, 4, 4)
+    with torch.no_grad():
+        memory = model.encode(tokens, position_bias=own)
+        assert not torch.allclose(memory, model.encode(tokens), atol=1e-3)
+        whole = model.decode(targets, memory, position_bias=bias)  # (B, T, V)
+        assert not torch.allclose(whole, model.decode(targets, memory), atol=1e-3)
+        decoding, same = Decoding(model, memory, position_bias=bias), torch.zeros(3, 1, dtype=torch.long)
+        steps = [decoding.step(targets[:, t : t + 1], same if t else None) for t in range(4)]
+    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-5, atol=1e-5)
+    forbidden = torch.ones(3, 4, dtype=torch.bool)
+    forbidden[:, 1] = False
+    with torch.no_grad():
+        masked = model.decode(targets, memory, mask=forbidden)
+        assert torch.allclose(masked[:, 0], model.decode(targets, memory)[:, 0], atol=1e-6)
+        assert not torch.allclose(masked[:, 2], model.decode(targets, memory)[:, 2], atol=1e-4)

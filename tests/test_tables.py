@@ -16,7 +16,7 @@ import pytest
 
 from benchmark import records
 from benchmark.records import Record
-from leaderboards import picture, tables
+from leaderboards import curves, picture, tables
 from leaderboards.compare import compare
 from leaderboards.summary import summarise
 from leaderboards.tables import terminal, write
@@ -423,3 +423,21 @@ def test_without_matplotlib_a_note_is_all_that_happens(tmp_path: Path, monkeypat
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert "matplotlib" in picture.draw(summarise(some(tmp_path / "r"), **FAST), tmp_path / "t")[0]
     assert not (tmp_path / "t").exists()
+
+
+def test_training_curves_show_trained_methods_and_are_the_same_every_time(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    curve = [{"loss": 2.0, "valid": 0.1}, {"loss": 1.0}, {"loss": 0.5, "valid": 0.3}]
+    found = some(tmp_path / "r")
+    assert found[0].fields["status"] == "ok"
+    for record in found:
+        record.fields["training"] = {}
+    curves.draw_curves(found, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    found[0].fields["training"] = {"curve": curve, "best_epoch": 3, "stopped_by": "limit"}
+    for folder in ("a", "b"):
+        curves.draw_curves(found, tmp_path / folder)
+    drawn = (tmp_path / "a" / f"{found[0].dataset}-training.svg").read_text()
+    assert drawn == (tmp_path / "b" / f"{found[0].dataset}-training.svg").read_text()
+    assert f"{found[0].method} seed {found[0].seed}" in drawn
+    assert not any(f"{record.method} seed" in drawn for record in found if record.method != found[0].method)

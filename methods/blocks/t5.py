@@ -54,13 +54,24 @@ class T5(nn.Module):
         self.head = None if shape.tied else nn.Linear(shape.width, vocab_size, bias=False)
         self._initialise()
 
-    def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(self, tokens: Tensor, mask: Tensor | None = None, *, position_bias: Tensor | None = None) -> Tensor:
         """tokens (B, S) -> memory (B, S, D)."""
-        return self.encoder(self.embedding(tokens), mask=mask)
+        return self.encoder(self.embedding(tokens), mask=mask, position_bias=position_bias)
 
-    def decode(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+    def decode(
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+    ) -> Tensor:
         """Teacher forcing: tokens (B, T), the first being the start token -> logits (B, T, V)."""
-        return self.logits(self.decoder(self.embedding(tokens), memory=memory, memory_mask=memory_mask))
+        states = self.decoder(
+            self.embedding(tokens), mask=mask, position_bias=position_bias, memory=memory, memory_mask=memory_mask
+        )
+        return self.logits(states)
 
     def logits(self, states: Tensor) -> Tensor:
         """Decoder states (..., D) -> logits (..., V)."""
@@ -251,12 +262,20 @@ class Decoding:
     """Step-by-step decoding of B users with up to W beams each.
 
     Cross-attention keys and values are computed once per user and shared by the beams. The self-attention cache
-    holds the beams' own few tokens, (B * W, T, 2, H, E) a layer, and follows the beams by whole rows.
+    holds the beams' own few tokens, (B * W, T, 2, H, E) a layer, and follows the beams by whole rows. A
+    ``position_bias`` (1, H, T, T) for the longest target replaces the decoder's own.
     """
 
-    def __init__(self, model: T5, memory: Tensor, memory_mask: Tensor | None = None):
+    def __init__(
+        self,
+        model: T5,
+        memory: Tensor,
+        memory_mask: Tensor | None = None,
+        *,
+        position_bias: Tensor | None = None,
+    ):
         assert not model.training, "decoding has no dropout; call model.eval() first"
-        self.model = model
+        self.model, self.position_bias = model, position_bias
         self.memory_bias = _masked(None, memory_mask)  # (B, 1, 1, S)
         self.layers = cast(list[Layer], list(model.decoder.layers))
         self.cross = [layer.cross_attention.keys_values(memory) for layer in self.layers]
@@ -273,8 +292,7 @@ class Decoding:
             first = torch.arange(users, device=tokens.device)[:, None] * (self.cache[0].shape[0] // users)
             rows = (first + parents).flatten()
             self.cache = [cache.index_select(0, rows) for cache in self.cache]
-        positions = torch.arange(self.length + 1, device=tokens.device)
-        bias = self.model.decoder.position_bias(positions[-1:], positions)[0, :, 0]  # (H, T)
+        bias = self._bias(tokens.device)  # (H, T)
         x = self.model.embedding(tokens)  # (B, W, D)
         cache = self.cache or [x.new_empty(0)] * len(self.cross)
         self.cache = []
@@ -284,6 +302,13 @@ class Decoding:
             x = x + layer.feed(layer.feed_norm(x))
         self.length += 1
         return self.model.logits(self.model.decoder.norm(x))
+
+    def _bias(self, device: torch.device) -> Tensor:
+        """(H, T): what the newest position adds to its scores of all positions so far."""
+        if self.position_bias is not None:
+            return self.position_bias[0, :, self.length, : self.length + 1]
+        positions = torch.arange(self.length + 1, device=device)
+        return self.model.decoder.position_bias(positions[-1:], positions)[0, :, 0]
 
     def _own(self, layer: Layer, x: Tensor, past: Tensor, bias: Tensor) -> Tensor:
         """Self-attention of each beam's newest token to its own tokens."""
