@@ -21,6 +21,7 @@ from methods.blocks.beam_search import RULES, Step, beam_search, rank_by_beam, s
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds
 from methods.blocks.t5 import T5, Decoding, Shape
 from methods.blocks.t5_weights import from_transformers
+from tests.reference_t5 import transformers_t5
 
 SHAPE = Shape(width=32, heads=2, head_width=16, feed=64, encoder_layers=2, decoder_layers=2)
 
@@ -324,22 +325,10 @@ def test_probabilities_over_all_ids_sum_to_one_under_renorm_only(candidates):
 
 @pytest.mark.parametrize("beam", [1, 5, 20])
 def test_lists_equal_those_of_transformers(beam):
-    transformers = pytest.importorskip("transformers", reason="needs transformers, the reference")
+    pytest.importorskip("transformers", reason="needs transformers, the reference")
     ids, cases = random_ids(300, (16, 16, 16, 16)), make_cases(96, 300)
     torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=ids.vocab_size,
-        d_model=SHAPE.width,
-        d_kv=SHAPE.head_width,
-        num_heads=SHAPE.heads,
-        d_ff=SHAPE.feed,
-        num_layers=SHAPE.encoder_layers,
-        num_decoder_layers=SHAPE.decoder_layers,
-        pad_token_id=PAD_TOKEN,
-        decoder_start_token_id=PAD_TOKEN,
-        eos_token_id=None,
-    )
-    theirs, ours = transformers.T5ForConditionalGeneration(config).eval(), small_model(ids)
+    theirs, ours = transformers_t5(ids.vocab_size, SHAPE).eval(), small_model(ids)
     ours.load_state_dict(from_transformers(theirs.state_dict(), SHAPE))
     items, scores = generated(theirs, ids, cases, beam)
     ranking = ask(by_model(ours, ids), ids, cases, beam, beam)

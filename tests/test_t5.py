@@ -15,6 +15,7 @@ from torch import Tensor
 from methods.blocks import t5
 from methods.blocks.t5 import T5, Decoding, Shape, Stack, attend
 from methods.blocks.t5_weights import from_transformers, load_pretrained
+from tests.reference_t5 import transformers_t5
 
 transformers = pytest.importorskip("transformers", reason="needs transformers, the reference")
 
@@ -26,22 +27,8 @@ KINDS = pytest.mark.parametrize("shape", [SHAPE, GATED], ids=["t5", "t5-1.1"])
 
 def their_model(shape: Shape, seed: int = 0, **settings: object) -> transformers.T5ForConditionalGeneration:
     """transformers' T5 with every weight drawn anew: its own start leaves the norms alike and the biases small."""
-    config = transformers.T5Config(
-        vocab_size=VOCAB,
-        d_model=shape.width,
-        d_kv=shape.head_width,
-        num_heads=shape.heads,
-        d_ff=shape.feed,
-        num_layers=shape.encoder_layers,
-        num_decoder_layers=shape.decoder_layers,
-        dropout_rate=shape.dropout,
-        feed_forward_proj=shape.feed_kind,
-        tie_word_embeddings=shape.tied,
-        decoder_start_token_id=0,
-        **settings,
-    )
     torch.manual_seed(seed)
-    model = transformers.T5ForConditionalGeneration(config)
+    model = transformers_t5(VOCAB, shape, **settings)
     if not shape.tied:  # transformers ties the tables whatever the config says, until a checkpoint holds two
         model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, shape.width) * shape.width**-0.5)
     with torch.no_grad():

@@ -30,6 +30,7 @@ from methods.blocks.t5 import T5, Shape
 from methods.blocks.t5_weights import from_transformers
 from methods.tiger import TIGER
 from tests import toys
+from tests.reference_t5 import transformers_t5
 
 BUDGET = Budget(beam_size=20, list_length=20)
 CPU = torch.device("cpu")
@@ -149,22 +150,10 @@ def test_real_data_have_the_published_number_of_training_pairs(name: str, count:
 
 def their_model(method: TIGER) -> Any:
     """transformers' T5, whose weights ``method`` then has too."""
-    transformers = pytest.importorskip("transformers", reason="needs transformers, the reference")
+    pytest.importorskip("transformers", reason="needs transformers, the reference")
     shape = method.config.backbone
     torch.manual_seed(5)
-    theirs = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            vocab_size=method.ids.vocab_size + method.config.user_tokens,
-            d_model=shape.width,
-            d_kv=shape.head_width,
-            num_heads=shape.heads,
-            d_ff=shape.feed,
-            num_layers=shape.encoder_layers,
-            num_decoder_layers=shape.decoder_layers,
-            pad_token_id=PAD_TOKEN,
-            decoder_start_token_id=PAD_TOKEN,
-        )
-    ).eval()
+    theirs = transformers_t5(method.ids.vocab_size + method.config.user_tokens, shape).eval()
     method.model.load_state_dict(from_transformers(theirs.state_dict(), shape))
     return theirs
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from benchmark.run import Run
 from benchmark.types import PAD, Budget, Cases, Ranking, Spend
-from methods.blocks.ranking import order_ties
+from methods.blocks.devices import memory_error
+from methods.blocks.ranking import order_ties, rank_in_batches
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds, Trie
-from methods.blocks.training import out_of_memory
 
 RULES = ("raw", "renorm")
 """How a code's log-probability is read: ``raw`` normalises over the whole vocabulary and then forbids what is no
@@ -107,25 +107,17 @@ def rank_by_beam(
     trie = ids.trie(candidates, device)
     leaf_items = trie.leaf_table(cases.tie_order, k)
     ties = torch.as_tensor(cases.tie_order, device=device)
-    items = np.zeros((len(cases), k), np.int32)
-    scores = np.full((len(cases), k), -np.inf, np.float32)
-    order = np.argsort(cases.histories.lengths, kind="stable")
-    with torch.inference_mode():
-        for begin in range(0, len(order), batch_size):
-            rows = order[begin : begin + batch_size]
-            try:
-                found = beam_search(start(cases.take(rows)), ids, trie, len(rows), budget.beam_size, rule)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                raise MemoryError(
-                    f"out of memory while decoding {len(rows)} users with beam {budget.beam_size}; lower decode_batch "
-                    "in the method's Config"
-                ) from error
-            best, values = to_items(found, leaf_items, k, ties)
-            items[rows], scores[rows] = best.cpu().numpy(), values.cpu().numpy()
-            run.progress(stage, begin + len(rows), len(order))
-    return Ranking(cases.users, items, scores, spend_of(trie, budget.beam_size, rule))
+
+    def answer(some: Cases) -> tuple[Tensor, Tensor]:
+        with memory_error(
+            f"out of memory while decoding {len(some)} users with beam {budget.beam_size}; lower decode_batch in the "
+            "method's Config"
+        ):
+            found = beam_search(start(some), ids, trie, len(some), budget.beam_size, rule)
+        return to_items(found, leaf_items, k, ties)
+
+    spend = spend_of(trie, budget.beam_size, rule)
+    return rank_in_batches(answer, cases, k, run=run, spend=spend, batch_size=batch_size, stage=stage)
 
 
 def spend_of(trie: Trie, beam_size: int, rule: str) -> Spend:

@@ -1,6 +1,9 @@
-"""Which devices the jobs of a grid run on, and the profile that goes with them."""
+"""Which devices the jobs of a grid run on, the profile that goes with them, and what to say when one is full."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -20,3 +23,14 @@ def job_devices(wanted: str, n_jobs: int | None, profile: str) -> tuple[str, lis
     if gpus:
         return profile, [f"cuda:{place % gpus}" for place in range(n_jobs or gpus)]
     return profile, ["cpu"] * (n_jobs or (hardware()["cores"] if profile == "smoke" else 1))
+
+
+@contextmanager
+def memory_error(sentence: str) -> Iterator[None]:
+    """Raise MemoryError with ``sentence`` where CUDA or the CPU allocator runs out; other errors pass as they are."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            raise
+        raise MemoryError(sentence) from error

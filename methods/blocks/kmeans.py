@@ -11,6 +11,8 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from methods.blocks.semantic_ids import perplexity
+
 LEAST_USAGE = 0.2
 """A level that uses a smaller share of the codes it could use has collapsed; healthy first levels use 0.58-0.78."""
 LARGEST_BUCKET = 0.5
@@ -132,11 +134,10 @@ def code_report(codes: np.ndarray, n_codes: int) -> dict[str, Any]:
     code another item has too.
     """
     counts = [np.bincount(level, minlength=n_codes) for level in codes.T]
-    shares = [c[c > 0] / len(codes) for c in counts]
     _, copies = np.unique(codes, axis=0, return_counts=True)
     return {
         "usage": [round(float((c > 0).mean()), 4) for c in counts],
-        "perplexity": [round(float(np.exp(-(p * np.log(p)).sum())), 2) for p in shares],
+        "perplexity": [round(perplexity(c), 2) for c in counts],
         "largest_bucket": round(float(counts[0].max() / len(codes)), 4),
         "distinct_codes": len(copies),
         "collision_rate": round(float(copies[copies > 1].sum() / len(codes)), 6),

@@ -66,14 +66,31 @@ def rank_by_score(
         banned[torch.as_tensor(candidates, dtype=torch.long, device=device)] = False
     banned[PAD] = True
     ties = torch.as_tensor(cases.tie_order, device=device)
+
+    def answer(some: Cases) -> tuple[Tensor, Tensor]:
+        return top_k(score(some).float().masked_fill(banned, -torch.inf), k, ties)
+
+    return rank_in_batches(answer, cases, k, run=run, spend=spend, batch_size=batch_size, stage=stage)
+
+
+def rank_in_batches(
+    answer: Callable[[Cases], tuple[Tensor, Tensor]],
+    cases: Cases,
+    k: int,
+    *,
+    run: Run,
+    spend: Spend,
+    batch_size: int,
+    stage: str,
+) -> Ranking:
+    """``answer(cases) -> items (B, k), scores (B, k)`` for all cases; histories of like length share a batch."""
     items = np.empty((len(cases), k), np.int32)
-    values = np.empty((len(cases), k), np.float32)
+    scores = np.empty((len(cases), k), np.float32)
     order = np.argsort(cases.histories.lengths, kind="stable")
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            scores = score(cases.take(rows)).float().masked_fill(banned, -torch.inf)  # (B, N + 1)
-            best, best_scores = top_k(scores, k, ties)
-            items[rows], values[rows] = best.cpu().numpy(), best_scores.cpu().numpy()
+            best, best_scores = answer(cases.take(rows))
+            items[rows], scores[rows] = best.cpu().numpy(), best_scores.cpu().numpy()
             run.progress(stage, start + len(rows), len(order))
-    return Ranking(cases.users, items, values, spend)
+    return Ranking(cases.users, items, scores, spend)

@@ -143,10 +143,15 @@ class SemanticIds:
         return found
 
 
+def perplexity(counts: np.ndarray) -> float:
+    """exp of the entropy of counts (K,): how many codes in equal use would be as uncertain."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
 def _usage(counts: np.ndarray) -> dict[str, float]:
     """Counts (K,) of every code of a level -> codes in use, and the number of codes that equal use would need."""
-    shares = counts[counts > 0] / counts.sum()
-    return {"used": len(shares), "perplexity": float(np.exp(-(shares * np.log(shares)).sum()))}
+    return {"used": int((counts > 0).sum()), "perplexity": perplexity(counts)}
 
 
 def _pair_agreement(groups: np.ndarray, labels: np.ndarray) -> float | None:

@@ -204,7 +204,7 @@ def _dense(layer: Path) -> dict[str, Tensor]:
 
 def transformer_vectors(texts: list[str], folder: Path, name: str, run: Run) -> np.ndarray:
     """Means of the last hidden states under the attention mask, longest texts first -> (M, D)."""
-    from methods.blocks.training import out_of_memory
+    from methods.blocks.devices import memory_error
 
     with _sentences(name):
         model = _load(folder)
@@ -215,19 +215,15 @@ def transformer_vectors(texts: list[str], folder: Path, name: str, run: Run) -> 
     batches = token_batches(lengths, BATCH_TOKENS)
     pooled: list[np.ndarray] = []  # (B, D) each
     done = 0
-    try:
+    with memory_error(
+        f"out of memory while the text encoder {name} read {BATCH_TOKENS:,} tokens at a time; lower BATCH_TOKENS "
+        "in methods/blocks/text_models.py or choose a smaller --text-encoder"
+    ):
         model = _on_device(model, run.device)
         for rows in batches:
             pooled.append(_pooled(model, [tokens[row] for row in rows], padding))
             done += int(lengths[rows].sum())
             run.progress("embed", done, int(lengths.sum()), name)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise MemoryError(
-            f"out of memory while the text encoder {name} read {BATCH_TOKENS:,} tokens at a time; lower BATCH_TOKENS "
-            "in methods/blocks/text_models.py or choose a smaller --text-encoder"
-        ) from error
     return np.concatenate(pooled)[np.argsort(np.concatenate(batches))]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from benchmark.files import read_sealed, write_sealed
 from benchmark.run import Interrupted, Run, peak_rss
+from methods.blocks.devices import memory_error
 
 CHECKPOINT_SECONDS = 30.0
 """A killed process loses at most about this much work."""
@@ -185,15 +186,11 @@ class _Loop:
         self.model.train()
         while self.batch < len(batches) and not self.epoch_left:
             rows, length = batches[self.batch]
-            try:
+            with memory_error(
+                f"out of memory in a step of {self.name} with {len(rows)} rows of length {length}; lower "
+                "training.batch_size in the method's Config"
+            ):
                 self._step(rows.to(self.device), length, total_steps)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                raise MemoryError(
-                    f"out of memory in a step of {self.name} with {len(rows)} rows of length {length}; lower "
-                    "training.batch_size in the method's Config"
-                ) from error
             self.batch += 1
             if self._out_of_time():
                 break
@@ -349,11 +346,6 @@ def _groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]
     assert not unknown, f"no parameter is called {unknown}"
     groups: list[dict[str, Any]] = [{"params": [p for name, p in named.items() if name not in rates], "rate": 1.0}]
     return groups + [{"params": [named[name]], "rate": rate} for name, rate in rates.items()]
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """CUDA's and the CPU allocator's way to say it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 import protocols
 from benchmark import datasets
@@ -28,6 +28,7 @@ from methods.blocks.beam_search import rank_by_beam
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds
 from methods.blocks.t5 import T5, Decoding, Shape
 from methods.blocks.t5_weights import from_transformers
+from tests.reference_t5 import transformers_t5
 
 BEAMS = (10, 20, 50)
 GATED = 20
@@ -42,7 +43,7 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     cases = some_cases(args.users or (2048 if args.device == "cuda" else 128))
     ids = random_ids(len(cases.tie_order) - 1)
-    theirs = transformers_model(ids.vocab_size).to(args.device).eval()
+    theirs = transformers_t5(ids.vocab_size, SHAPE).to(args.device).eval()
     ours = T5(ids.vocab_size, SHAPE).to(args.device).eval()
     ours.load_state_dict(from_transformers(theirs.state_dict(), SHAPE))
     print(f"{len(cases)} users, {ids.n_items} items, {torch.get_num_threads()} CPU threads, device {args.device}")
@@ -79,22 +80,6 @@ def random_ids(n_items: int) -> SemanticIds:
     codes = np.column_stack([first, rng.integers(0, 256, (4 * n_items, 3))])
     distinct = rng.permutation(np.unique(codes, axis=0))[:n_items]
     return SemanticIds(np.concatenate([np.full((1, 4), -1), distinct]), [256] * 4)
-
-
-def transformers_model(vocab_size: int) -> T5ForConditionalGeneration:
-    config = T5Config(
-        vocab_size=vocab_size,
-        d_model=SHAPE.width,
-        d_kv=SHAPE.head_width,
-        num_heads=SHAPE.heads,
-        d_ff=SHAPE.feed,
-        num_layers=SHAPE.encoder_layers,
-        num_decoder_layers=SHAPE.decoder_layers,
-        pad_token_id=PAD_TOKEN,
-        decoder_start_token_id=PAD_TOKEN,
-        eos_token_id=None,
-    )
-    return T5ForConditionalGeneration(config)
 
 
 def compare(ours: Callable, theirs: Callable, beam_size: int, rounds: int) -> float:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, T5Config, T5ForConditionalGeneration, Trainer, TrainingArguments
+from transformers import PrinterCallback, T5ForConditionalGeneration, Trainer, TrainingArguments
 from transformers.utils import logging
 
 import protocols
@@ -37,6 +37,7 @@ from methods.blocks.t5 import T5, Shape
 from methods.blocks.t5_weights import from_transformers
 from methods.blocks.training import Training, seed_everything, train
 from methods.tiger import TIGER
+from tests.reference_t5 import transformers_t5
 from tests.speed.decode import random_ids
 
 SHAPES = {
@@ -169,25 +170,7 @@ def settings(job: Job) -> Training:
 
 def their_epoch(job: Job) -> Callable[[], object]:
     seed_everything(0)
-    return trainer(job, transformers_model(job), samples(job)).train
-
-
-def transformers_model(job: Job) -> T5ForConditionalGeneration:
-    shape = job.shape
-    config = T5Config(
-        vocab_size=job.ids.vocab_size,
-        d_model=shape.width,
-        d_kv=shape.head_width,
-        num_heads=shape.heads,
-        d_ff=shape.feed,
-        num_layers=shape.encoder_layers,
-        num_decoder_layers=shape.decoder_layers,
-        dropout_rate=shape.dropout,
-        pad_token_id=PAD_TOKEN,
-        decoder_start_token_id=PAD_TOKEN,
-        eos_token_id=None,
-    )
-    return T5ForConditionalGeneration(config)
+    return trainer(job, transformers_t5(job.ids.vocab_size, job.shape), samples(job)).train
 
 
 def samples(job: Job) -> list[Sample]:
@@ -260,7 +243,7 @@ def trainer(job: Job, model: T5ForConditionalGeneration, pairs: list[Sample], ki
 def largest_loss_difference(job: Job) -> float:
     """Train both sides in fp32 from the same weights on the batches that our loop draws -> largest relative one."""
     seed_everything(0)
-    theirs = transformers_model(job)
+    theirs = transformers_t5(job.ids.vocab_size, job.shape)
     ours = T5(job.ids.vocab_size, job.shape)
     ours.load_state_dict(from_transformers(theirs.state_dict(), job.shape))
     loss, lengths = our_loss(job, ours.to(job.device))
