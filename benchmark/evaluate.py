@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmark import metrics
 from benchmark.lists import drop_seen
-from benchmark.types import PAD, Budget, Cases, Questions, Ranking, Sequences, Slice, Split
+from benchmark.types import PAD, Budget, Cases, Questions, Ranking, Sequences, Setting, Slice, Split
 
 RULES_OF_SCORING = ("scores", "raw", "renorm", "exact")
 
@@ -35,7 +35,7 @@ def evaluate(ranking: Ranking, questions: Questions, split: Split, rules: Mappin
     ``questions`` are the test questions of ``split`` or a part of them. A user without a hit, or without a
     list, scores 0 and is counted; an INVALID entry keeps its rank and hits nothing.
     """
-    check(ranking, questions.cases, n_items, rules["list_length"], Budget(**rules["budget"]))
+    check(ranking, questions.cases, n_items, rules["list_length"], Budget(**rules["budget"]), split.candidates)
     ranking = align(ranking, questions.cases.users)
     wanted = rules["metrics"]
     per_user = _per_user(ranking.items, questions.targets, wanted)
@@ -43,10 +43,38 @@ def evaluate(ranking: Ranking, questions: Questions, split: Split, rules: Mappin
     suffix = rules["second_column"]["suffix"]
     per_user |= {f"{name}/{suffix}": v for name, v in _per_user(fresh, questions.targets, wanted).items()}
     means = {name: float(values.mean()) for name, values in per_user.items()}
-    means |= _beyond_accuracy(ranking.items, split.categories, n_items, rules["beyond_accuracy"])
+    n_candidates = n_items if split.candidates is None else len(split.candidates)
+    means |= _beyond_accuracy(ranking.items, split.categories, n_candidates, rules["beyond_accuracy"])
     slices = _slices_of(questions.cases.users, split)
     by_slice = {name: _slice_means(one, per_user) for name, one in slices.items()}
     return Scores(questions.cases.users, per_user, means, slices, by_slice)
+
+
+def evaluate_setting(
+    ranking: Ranking, name: str, setting: Setting, rules: Mapping[str, Any], n_items: int, n_users: int
+) -> dict[str, np.ndarray]:
+    """``metric/name`` -> (n_users,) scores of the test users in one setting, NaN for those who are not asked there.
+
+    ``ranking`` answers the setting's own candidates, or is that of the whole test where it has none. Raises
+    ValueError when the ranking breaks the contract.
+    """
+    users = setting.questions.cases.users
+    if setting.candidates is not None:
+        budget = Budget(**rules["budget"])
+        check(ranking, setting.questions.cases, n_items, rules["list_length"], budget, setting.candidates)
+    items = align(ranking, users).items
+    scores = {f"{metric}/{name}": np.full(n_users, np.nan) for metric in rules["metrics"]}
+    for metric, values in _per_user(items, setting.questions.targets, rules["metrics"]).items():
+        scores[f"{metric}/{name}"][setting.rows] = values
+    return scores
+
+
+def target_ranks(ranking: Ranking, questions: Questions) -> np.ndarray:
+    """(T,) uint8: the place of every target in its user's list from 1 on, 0 where the list does not name it."""
+    items = align(ranking, questions.cases.users).items  # (U, K)
+    row_of, targets = questions.targets.row_of, questions.targets.items
+    matches = items[row_of] == targets[:, None]  # (T, K)
+    return np.where(matches.any(1), matches.argmax(1) + 1, 0).astype(np.uint8)
 
 
 def mean_metric(ranking: Ranking, targets: Sequences, metric: str) -> float:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from benchmark import records
-from benchmark.evaluate import evaluate
+from benchmark.evaluate import evaluate, evaluate_setting, target_ranks
 from benchmark.files import content_hash, sha256_of
 from benchmark.method import Entrant, Estimate, Method, build_config, config_dict
 from benchmark.progress import duration
 from benchmark.protocol import Protocol
 from benchmark.provenance import now, provenance
 from benchmark.run import Run
-from benchmark.types import Dataset, Slice, Split
+from benchmark.types import Dataset, Ranking, Setting, Slice, Split
 
 START_SECONDS = 5.0
 """Importing libraries and reading the data, per job."""
@@ -211,11 +211,15 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
     config = build_config(entrant.cls, entrant.preset, job.profile, job.track)
     method = entrant.cls(config, argument=entrant.argument, run=run)
     method.fit(split.train)
-    ranking = method.recommend(split.test.cases, protocol.budget.list_length, budget=protocol.budget)
+    ranking, again = ask(method, split, protocol)
     scores = evaluate(ranking, split.test, split, protocol.rules, dataset.n_items)
+    apart: dict[str, np.ndarray] = {}
+    for name, setting in split.settings.items():
+        answer = again.get(name, ranking)
+        apart |= evaluate_setting(answer, name, setting, protocol.rules, dataset.n_items, len(split.test))
     fields = base_fields(job, protocol) | {
         "status": "ok",
-        "metrics": scores.metrics,
+        "metrics": scores.metrics | {name: float(np.nanmean(values)) for name, values in apart.items()},
         "slices": {name: dict(by_label) for name, by_label in scores.by_slice.items()},
         "slice_labels": {name: list(s.labels) for name, s in scores.slices.items()},
         "facts": dict(split.facts),
@@ -229,8 +233,48 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
     if job.text_encoder is not None:  # a hub model's content is known now that it was read
         fields["text_encoder"] = loaders.text_encoder(job.text_encoder)
     labels = {f"slice:{name}": s.codes for name, s in scores.slices.items()}
-    per_user = {"users": scores.users, **scores.per_user, **labels}
-    return fields, {"per_user.npz": per_user, "ranking.npz": records.ranking_arrays(ranking)}
+    arrays = {"per_user.npz": {"users": scores.users, **scores.per_user, **apart, **labels}}
+    for name, one in {"": ranking, **again}.items():
+        arrays[records.ranking_file(name)] = records.ranking_arrays(one)
+    if split.settings:
+        arrays["per_target.npz"] = per_target(ranking, again, split)
+    return fields, arrays
+
+
+def ask(method: Method, split: Split, protocol: Protocol) -> tuple[Ranking, dict[str, Ranking]]:
+    """The lists of the test, and by name those of every setting with candidates of its own.
+
+    Only the first are timed as ``decode``; what the others took is ``decode of settings``.
+    """
+    length, budget, timings = protocol.budget.list_length, protocol.budget, method.run.timings
+    ranking = method.recommend(split.test.cases, length, candidates=split.candidates, budget=budget)
+    decode = timings.pop("decode", 0.0)
+    again = {
+        name: method.recommend(one.questions.cases, length, candidates=one.candidates, budget=budget)
+        for name, one in split.settings.items()
+        if one.candidates is not None
+    }
+    if again:
+        timings["decode of settings"] = timings.pop("decode", 0.0)
+    timings["decode"] = decode
+    return ranking, again
+
+
+def per_target(ranking: Ranking, again: Mapping[str, Ranking], split: Split) -> dict[str, np.ndarray]:
+    """Every target of the test: ``users`` and ``items`` (T,), its ``rank`` in the list, 0 = not named.
+
+    ``rank/<setting>`` is its rank in a list made for that setting, 0 as well for targets that are not asked there.
+    """
+    targets = split.test.targets
+    users = split.test.cases.users[targets.row_of]
+    found = {"users": users, "items": targets.items, "rank": target_ranks(ranking, split.test)}
+    for name, one in again.items():
+        setting = split.settings[name]
+        assert setting.candidates is not None
+        asked = np.isin(targets.row_of, setting.rows) & np.isin(targets.items, setting.candidates)
+        found[f"rank/{name}"] = np.zeros(len(users), np.uint8)
+        found[f"rank/{name}"][asked] = target_ranks(one, setting.questions)
+    return found
 
 
 def base_fields(job: Job, protocol: Protocol) -> dict[str, Any]:
@@ -271,5 +315,13 @@ def limit(split: Split, n_users: int | None) -> Split:
     drawn = np.random.Generator(np.random.PCG64(LIMIT_SEED)).permutation(len(split.test))[:n_users]
     rows = np.sort(drawn)
     slices = {name: Slice(s.labels, s.codes[rows]) for name, s in split.slices.items()}
+    settings = {name: _limited(one, rows) for name, one in split.settings.items()}
+    settings = {name: one for name, one in settings.items() if len(one.rows)}
     facts = dict(split.facts) | {"users_asked": n_users}
-    return replace(split, test=split.test.take(rows), slices=slices, facts=facts)
+    return replace(split, test=split.test.take(rows), slices=slices, facts=facts, settings=settings)
+
+
+def _limited(setting: Setting, rows: np.ndarray) -> Setting:
+    """The setting among the test users of ``rows`` (R,), ascending."""
+    kept = np.isin(setting.rows, rows)
+    return Setting(np.searchsorted(rows, setting.rows[kept]), setting.questions.take(kept), setting.candidates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import reduce
 from typing import Any, ClassVar, Self
 
@@ -62,6 +62,8 @@ class Method(ABC):
     """The paper's own encoder, for track ``paper``; empty = the unified track's."""
     arguments: ClassVar[tuple[str, ...]] = ()
     """What may follow ``room:``; empty when the room takes no argument."""
+    variants: ClassVar[Mapping[str, type[Method]]] = {}
+    """Arguments that name a class of their own, with its own Config, presets, profiles and tracks."""
     lineup: ClassVar[tuple[str, ...]] = ("",)
     """Suffixes of the variants that run when no method is named, e.g. ``("", "@sampled")``."""
 
@@ -132,6 +134,23 @@ def replace_nested(config: Any, overrides: Mapping[str, Any]) -> Any:
     return type(config)(**values)
 
 
+def later(default: Any) -> Any:
+    """A Config field that came after results were published, e.g. ``sharpness: float = later(1.0)``.
+
+    While it has its default it is left out of a run's identity, so the results from before it stay valid. The
+    default therefore never changes.
+    """
+    return field(default=default, metadata={LATER: True})
+
+
+LATER = "later"
+
+
 def config_dict(config: Any) -> dict[str, Any]:
-    """The Config as plain JSON values, for the record and its hash."""
-    return asdict(config)
+    """The (nested) Config as plain JSON values, for the record and its hash; see ``later`` for what is left out."""
+    values = {f.name: getattr(config, f.name) for f in fields(config) if not _is_unset(f, config)}
+    return {name: config_dict(value) if is_dataclass(value) else value for name, value in values.items()}
+
+
+def _is_unset(spec: Field[Any], config: Any) -> bool:
+    return LATER in spec.metadata and getattr(config, spec.name) == spec.default

@@ -90,9 +90,13 @@ class Record:
         """``users`` (U,), one (U,) array per metric and one int8 ``slice:<name>`` per slice."""
         return self._arrays("per_user.npz")
 
-    def ranking(self) -> dict[str, np.ndarray]:
-        """``users`` (U,), ``items`` (U, K) and ``scores`` (U, K)."""
-        return self._arrays("ranking.npz")
+    def ranking(self, setting: str = "") -> dict[str, np.ndarray]:
+        """``users`` (U,), ``items`` (U, K) and ``scores`` (U, K) of the test or of one of its settings."""
+        return self._arrays(ranking_file(setting))
+
+    def per_target(self) -> dict[str, np.ndarray]:
+        """``users``, ``items``, ``rank`` and ``rank/<setting>`` (T,) of every target, see ``job.per_target``."""
+        return self._arrays("per_target.npz")
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
         path = self.folder / name
@@ -215,6 +219,11 @@ def read_all(root: Path) -> list[Record]:
     found = (path.parent for path in root.rglob("record.json"))
     whole = [f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts)]
     return [read(folder) for folder in sorted(whole)]
+
+
+def ranking_file(setting: str = "") -> str:
+    """Where the lists of a setting are kept; "" = those of the test itself."""
+    return f"ranking.{setting}.npz" if setting else "ranking.npz"
 
 
 def ranking_arrays(ranking: Ranking) -> dict[str, np.ndarray]:

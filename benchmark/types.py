@@ -183,6 +183,7 @@ class TrainingView:
     item_fields: Mapping[str, np.ndarray]  # name -> (N + 1,) str
     selection: str = "ndcg@10"
     """The validation metric that chooses checkpoints and hyper-parameters, the same for every method."""
+    candidates: np.ndarray | None = None  # (C,) items that validation ranks; None = every item
 
     @cached_property
     def item_counts(self) -> np.ndarray:
@@ -199,6 +200,15 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """The test users asked once more: among fewer candidates, or for some of their answers only."""
+
+    rows: np.ndarray  # (Q,) ascending rows of the test questions that have an answer in this setting
+    questions: Questions  # (Q rows) with the answers that count here
+    candidates: np.ndarray | None = None  # (C,) items to be ranked anew; None = the lists of the test are read again
+
+
+@dataclass(frozen=True)
 class Split:
     """A protocol's reading of a dataset."""
 
@@ -208,6 +218,9 @@ class Split:
     categories: np.ndarray | None  # (N + 1,) int32, see Dataset.categories
     facts: Mapping[str, int]
     """Counts to print and to assert: training pairs, users asked, cold targets."""
+    candidates: np.ndarray | None = None  # (C,) items that may be recommended; None = every item
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    """Its users' metrics are told apart by the name: ``recall@10/cold``."""
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def lineup(track: str = UNIFIED) -> list[str]:
 
     Of a track other than unified only the rooms that have it. Raises ValueError when none has.
     """
-    rooms = {room: _room(room) for room in names()}
-    found = [room + s for room, cls in rooms.items() if track == UNIFIED or track in cls.tracks for s in cls.lineup]
+    everything = [room + suffix for room in names() for suffix in _room(room).lineup]
+    found = [spec for spec in everything if track == UNIFIED or track in load(spec).cls.tracks]
     if not found:
         raise ValueError(f"no method has settings for track {track}; leave --track out")
     return found
@@ -68,6 +68,7 @@ def load(spec: str) -> Entrant:
     else:
         cls = _room(room)
     _check_argument(cls, room, argument)
+    cls = cls.variants.get(argument or "", cls)
     if preset is not None and preset not in cls.presets:
         raise ValueError(f"unknown preset '@{preset}' of {room}; {hint(preset, cls.presets, 'presets', prefix='@')}")
     name = room + (f":{argument}" if argument else "") + (f"@{preset}" if preset else "")

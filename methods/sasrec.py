@@ -79,7 +79,9 @@ class SASRec(Method):
             lengths,
             lambda rows, length: self._loss(*(t[rows, :length] for t in tensors)),
             self.config.training,
-            lambda: mean_metric(self._rank(view.valid.cases, 10, "validate"), view.valid.targets, view.selection),
+            lambda: mean_metric(
+                self._rank(view.valid.cases, 10, "validate", view.candidates), view.valid.targets, view.selection
+            ),
             self.run,
             rows_per_batch=lambda length: max(1, self.config.training.batch_size // length),
         )

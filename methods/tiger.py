@@ -162,7 +162,9 @@ class TIGER(Method):
             pairs.lengths,
             lambda rows, length: self._loss(*pairs.take(rows, length)),
             self.config.training,
-            lambda: mean_metric(self._rank(valid.cases, 10, BUDGET, "validate"), valid.targets, view.selection),
+            lambda: mean_metric(
+                self._rank(valid.cases, 10, BUDGET, "validate", view.candidates), valid.targets, view.selection
+            ),
             self.run,
             rates={"embedding.weight": self.config.embedding_rate},
         )

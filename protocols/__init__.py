@@ -1,4 +1,7 @@
-"""How it is asked: one file of this folder is one protocol, found by its name, and ends with ``PROTOCOL``."""
+"""How it is asked: one file of this folder is one protocol, found by its name, and ends with ``PROTOCOL``.
+
+A hyphen in a protocol's name is an underscore in its file's.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from benchmark.protocol import Protocol
 
 def names() -> list[str]:
     """Every protocol there is, without importing any."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
+    return sorted(file.stem.replace("_", "-") for file in Path(__file__).parent.glob("[!_]*.py"))
 
 
 def load(name: str) -> Protocol:
     """The protocol of that name. Raises ValueError that suggests the nearest one."""
     if name not in names():
         raise ValueError(f"unknown protocol '{name}'; {hint(name, names(), 'protocols')}")
-    protocol = import_module(f"protocols.{name}").PROTOCOL
-    assert isinstance(protocol, Protocol) and protocol.name == name, f"protocols/{name}.py names another protocol"
+    protocol = import_module(f"{__name__}.{name.replace('-', '_')}").PROTOCOL
+    assert isinstance(protocol, Protocol) and protocol.name == name, f"the file of {name} names another protocol"
     return protocol
 
 

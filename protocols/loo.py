@@ -5,7 +5,6 @@ Dataset -> who is asked -> training view, test questions, slices of the question
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from benchmark.lists import tie_order
 from benchmark.protocol import Protocol
 from benchmark.types import Cases, Dataset, Questions, Sequences, Slice, Split, TrainingView
+from protocols._slices import binary, by_length, by_popularity, popularity_groups, scan_order
 
 RULES: dict[str, Any] = {
     "split": "last item tests, second last validates",
@@ -127,65 +127,27 @@ def _questions(sequences: Sequences, asked: np.ndarray, later: int, tie: np.ndar
 def _slices(dataset: Dataset, view: TrainingView, test: Questions) -> dict[str, Slice]:
     """The partitions of the test questions in which the metrics are shown again."""
     rules, targets = RULES["slices"], test.targets.items
-    scan = _scan_order(dataset)
+    scan = scan_order(dataset)
     in_training = np.zeros(len(dataset.items), bool)
     in_training[dataset.chronological] = _leading(dataset.sequences, view.sequences.lengths)
-    trained = _by_popularity(dataset.items[scan][in_training[scan]], dataset.n_items)
-    overall = _by_popularity(dataset.items[scan], dataset.n_items)
+    trained = by_popularity(dataset.items[scan][in_training[scan]], dataset.n_items)
+    overall = by_popularity(dataset.items[scan], dataset.n_items)
     warm = view.item_counts[targets] > 0
-    bounds = rules["history_bounds"]
+    labels, group = popularity_groups(trained, dataset.n_items, rules["popularity_groups"])
     return {
         "target popularity": _head_or_tail(trained, targets, dataset.n_items),
         "target popularity (all interactions)": _head_or_tail(overall, targets, dataset.n_items),
-        "popularity group": _popularity_groups(trained, targets, dataset.n_items),
-        "history length": Slice(
-            (
-                f"<={bounds[0]}",
-                *(f"{a + 1}-{b}" for a, b in pairwise(bounds)),
-                f">{bounds[-1]}",
-            ),
-            np.searchsorted(bounds, test.cases.seen.lengths).astype(np.int8),
-        ),
-        "last-to-target transition": _binary(("seen in training", "not seen"), _transition_seen(view, test)),
-        "target": _binary(("warm", "cold"), warm),
+        "popularity group": Slice(labels, group[targets]),
+        "history length": by_length(test.cases.seen.lengths, rules["history_bounds"]),
+        "last-to-target transition": binary(("seen in training", "not seen"), _transition_seen(view, test)),
+        "target": binary(("warm", "cold"), warm),
     }
 
 
-def _binary(labels: tuple[str, str], first: np.ndarray) -> Slice:
-    return Slice(labels, np.where(first, 0, 1).astype(np.int8))
-
-
-def _scan_order(dataset: Dataset) -> np.ndarray:
-    """(T,) interaction positions: users by first appearance in the file, each user's own in time order."""
-    first = np.zeros(dataset.n_users + 1, np.int64)
-    users, first_rows = np.unique(dataset.users, return_index=True)
-    first[users] = first_rows
-    order = dataset.chronological
-    return order[np.argsort(first[dataset.users[order]], kind="stable")]
-
-
-def _by_popularity(scanned: np.ndarray, n_items: int) -> np.ndarray:
-    """Items that occur in ``scanned``, most frequent first, ties by first appearance there."""
-    counts = np.bincount(scanned, minlength=n_items + 1)
-    items, first = np.unique(scanned, return_index=True)
-    return items[np.lexsort((first, -counts[items]))]
-
-
-def _head_or_tail(by_popularity: np.ndarray, targets: np.ndarray, n_items: int) -> Slice:
+def _head_or_tail(ordered: np.ndarray, targets: np.ndarray, n_items: int) -> Slice:
     """Head = the first floor(share x N) items of the order."""
-    head = by_popularity[: int(RULES["slices"]["head_share"] * n_items)]
-    return _binary(("head", "tail"), np.isin(targets, head))
-
-
-def _popularity_groups(by_popularity: np.ndarray, targets: np.ndarray, n_items: int) -> Slice:
-    """Groups of equally many warm items, the most frequent ones first; cold items in a group of their own."""
-    n_groups = RULES["slices"]["popularity_groups"]
-    group = np.full(n_items + 1, n_groups, np.int8)
-    for place, items in enumerate(np.array_split(by_popularity, n_groups)):
-        group[items] = place
-    labels = [str(place + 1) for place in range(n_groups)]
-    labels[0], labels[-1] = f"{labels[0]} (most popular)", f"{labels[-1]} (least popular)"
-    return Slice((*labels, "cold"), group[targets])
+    head = ordered[: int(RULES["slices"]["head_share"] * n_items)]
+    return binary(("head", "tail"), np.isin(targets, head))
 
 
 def _transition_seen(view: TrainingView, test: Questions) -> np.ndarray:
