@@ -179,6 +179,19 @@ def test_only_candidates_are_ranked(fitted: Method, ranking: Ranking, cases: Cas
         np.testing.assert_array_equal(narrow[narrow != PAD], expected[:K])
 
 
+def test_cold_items_can_be_ranked_and_validation_has_candidates(entrant: Entrant) -> None:
+    """Under warmcold: fit among the split's candidates, then rank the items nobody bought in training."""
+    world = protocols.load("warmcold").split(toys.arrivals())
+    cold = world.settings["cold"]
+    assert cold.candidates is not None and len(cold.candidates) > 3
+    method = build(entrant).fit(world.train)
+    lists = method.recommend(cold.questions.cases, K, candidates=cold.candidates, budget=BUDGET)
+    check(lists, cold.questions.cases, world.train.n_items, K, BUDGET, cold.candidates)
+    seen = [np.isin(cold.candidates, had).sum() for had in cold.questions.cases.seen]
+    left = len(cold.candidates) - np.array(seen) * ("drop-seen" in entrant.name)
+    np.testing.assert_array_equal((lists.items != PAD).sum(1), np.minimum(K, left))
+
+
 def test_config_round_trips_through_json(entrant: Entrant) -> None:
     for profile in ("smoke", "small", "full"):
         config = build_config(entrant.cls, entrant.preset, profile)

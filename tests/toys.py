@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,6 +38,23 @@ def conveyor(n_items: int = 30, n_users: int = 150, length: int = 8, seed: int =
     boards = np.random.default_rng(seed).integers(0, n_items, n_users)
     histories = [(board + np.arange(length)) % n_items + 1 for board in boards]
     return dataset("conveyor", histories, ["", *(f"wagon number {i}" for i in range(1, n_items + 1))])
+
+
+def arrivals(n_items: int = 24, n_users: int = 60, seed: int = 0) -> Dataset:
+    """A conveyor that grows: eight purchases of wagons 1 to 18 by day 40, then one validates and one tests.
+
+    The last two are of any wagon, and nobody had those from 19 on before.
+    """
+    random = np.random.default_rng(seed)
+    old = 18
+    histories, days = [], []
+    for _ in range(n_users):
+        early = (random.integers(0, old) + np.arange(8)) % old + 1
+        late = random.choice(np.setdiff1d(np.arange(1, n_items + 1), early), 2, replace=False)
+        histories.append([*early, *late])
+        days += [*np.sort(random.integers(0, 40, 8)), random.integers(40, 45), random.integers(45, 50)]
+    world = dataset("arrivals", histories, ["", *(f"wagon number {i}" for i in range(1, n_items + 1))])
+    return replace(world, timestamps=np.array(days) * DAY)
 
 
 def twins(n_items: int = 12, n_users: int = 40, seed: int = 0) -> Dataset:
