@@ -10,18 +10,16 @@ from functools import partial
 import methods
 import protocols
 from benchmark import cli, datasets, grid, records
-from benchmark.datasets.prepare import prepare as prepare_dataset
+from benchmark import tune as tuning
+from benchmark.datasets.command import prepare
 from benchmark.files import make_folder, sentence
-from benchmark.job import Loaders, plan_grid
-from leaderboards import publish
+from benchmark.job import Loaders, Planned, plan_grid
+from benchmark.protocol import Protocol
+from leaderboards import publish, trials
 from methods.blocks.text_encoder import identify
 
 LOADERS = Loaders(
-    dataset=datasets.load,
-    protocol=protocols.load,
-    method=methods.load,
-    text_encoder=identify,
-    usual_encoder=methods.usual_text_encoder,
+    datasets.load, protocols.load, methods.load, text_encoder=identify, usual_encoder=methods.usual_text_encoder
 )
 
 
@@ -38,33 +36,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def run(args: argparse.Namespace) -> int:
+def _open(args: argparse.Namespace, jobs: int | None, profile: str | None) -> tuple[Protocol, str, list[str]]:
+    """Protocol, profile and devices of the jobs, after refusing a folder of results made under other rules."""
     protocol = protocols.load(args.protocol)
     grid.refuse_other_protocols(args.output_dir, protocol)
     from methods.blocks.devices import job_devices  # imports torch, which the other commands do without
 
-    profile, devices = job_devices(args.device, args.jobs, args.profile or ("" if args.datasets else "smoke"))
+    profile, devices = job_devices(args.device, jobs, profile or "")
     print(f"protocol {protocol.name} version {protocol.version} ({protocol.hash}), profile {profile}")
-    planned = plan_grid(
-        args.datasets or ["demo"],
-        args.methods or _lineup(args.track),
-        args.seeds or [0],
-        protocol,
-        LOADERS,
-        profile=profile,
-        track=args.track,
-        text_encoder=args.text_encoder,
-        limit_users=args.limit_users,
-        data_dir=args.data_dir,
-        output_dir=args.output_dir.resolve(),
-    )
+    return protocol, profile, devices
+
+
+def run(args: argparse.Namespace) -> int:
+    protocol, profile, devices = _open(args, args.jobs, args.profile or (None if args.datasets else "smoke"))
+    chosen = args.datasets or ["demo"], args.methods or _lineup(args.track), args.seeds or [0]
+    rest = {name: getattr(args, name) for name in ("track", "text_encoder", "limit_users", "data_dir")}
+    planned = plan_grid(*chosen, protocol, LOADERS, profile=profile, output_dir=args.output_dir.resolve(), **rest)
     grid.refuse_other_encoders(planned)
     todo = grid.announce(planned, args.overwrite, len(devices))
     if args.dry_run:
         return 0
     make_folder(args.output_dir)
     limits = {"time_limit": args.time_limit, "job_limit": args.job_limit, "exit_on_error": args.exit_on_error}
-    done = grid.run_jobs(todo, LOADERS, devices, **limits)
+    return _show(grid.run_jobs(todo, LOADERS, devices, **limits), planned, args)
+
+
+def tune(args: argparse.Namespace) -> int:
+    protocol, profile, devices = _open(args, 1, args.profile)
+    rest = {name: getattr(args, name) for name in ("seed", "text_encoder", "data_dir", "time_limit", "dry_run")}
+    rest |= {"profile": profile, "device": devices[0], "output_dir": args.output_dir.resolve()}
+    tuned = tuning.tune(args.method, args.dataset, args.trials, protocol, LOADERS, methods.tunable, **rest)
+    print("\n".join(trials.show(tuned.planned, tuned.folder)))
+    return _show(tuned.grid, tuned.planned, args)
+
+
+def _show(done: grid.Grid, planned: Sequence[Planned], args: argparse.Namespace) -> int:
+    """Print what failed and the tables with the planned jobs in them -> exit code."""
     mine = grid.finished(planned)
     code = grid.conclude(done, mine)
     if mine:
@@ -83,18 +90,9 @@ def _lineup(track: str) -> list[str]:
 
 
 def show_list(args: argparse.Namespace) -> int:
-    lines: dict[str, Callable[[], list[str]]] = {
-        "methods": methods.lineup,
-        "protocols": protocols.describe,
-        "datasets": partial(datasets.describe, args.data_dir),
-    }
+    lines: dict[str, Callable[[], list[str]]] = {"methods": methods.lineup, "protocols": protocols.describe}
+    lines["datasets"] = partial(datasets.describe, args.data_dir)
     print("\n".join(lines[args.what]()))
-    return 0
-
-
-def prepare(args: argparse.Namespace) -> int:
-    stats = prepare_dataset(args.source, args.output_dir, args.name, args.k_core)
-    print(f"wrote {args.output_dir}: " + ", ".join(f"{value:,} {name}" for name, value in stats.items()))
     return 0
 
 
@@ -113,7 +111,7 @@ def status(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "list": show_list, "prepare": prepare, "leaderboard": leaderboard, "status": status}
+COMMANDS = {"list": show_list} | {f.__name__: f for f in (run, prepare, tune, leaderboard, status)}
 
 if __name__ == "__main__":
     sys.exit(main())

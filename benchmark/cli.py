@@ -65,17 +65,37 @@ def parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="list methods, datasets or protocols")
     listing.add_argument("what", choices=("methods", "datasets", "protocols"))
     listing.add_argument("--data-dir", help="folder with one sub-folder per dataset; default $GENREC_DATA")
-    prepare = commands.add_parser("prepare", help="filter a raw dataset once: first of duplicates, k-core, order")
-    prepare.add_argument("source", type=Path, help="folder or .inter file in RecBole's atomic format")
-    prepare.add_argument("--output-dir", type=Path, required=True, help="folder to create for the prepared files")
-    prepare.add_argument("--name", help="name of the prepared dataset; default: the folder's name")
-    prepare.add_argument("--k-core", type=positive, default=5, help="least interactions per user and item")
+    _add_prepare(commands.add_parser("prepare", help="download, read and filter a dataset once"))
+    _add_tune(commands.add_parser("tune", help="try settings of one method by validation, then test the best"))
     board = commands.add_parser("leaderboard", help="rebuild the tables from finished runs")
     board.add_argument("--output-dir", type=Path, default=Path("results"), help="folder of the runs")
     board.add_argument("--publish", type=Path, metavar="DIR", help="also copy compact records and tables here")
     status = commands.add_parser("status", help="what is finished, failed or under way")
     status.add_argument("--output-dir", type=Path, default=Path("results"), help="folder of the runs")
     return top
+
+
+def _add_prepare(prepare: argparse.ArgumentParser) -> None:
+    prepare.add_argument("source", metavar="NAME_OR_PATH", help="a known dataset, a table, or a folder of atomic files")
+    prepare.add_argument(
+        "--output-dir",
+        type=Path,
+        help="new folder for the prepared files; default: NAME where --datasets NAME finds it",
+    )
+    prepare.add_argument("--name", help="name of the prepared dataset; default: the source's own")
+    prepare.add_argument(
+        "--k-core", type=positive, help="least interactions per user and item; default: 5, or the named dataset's own"
+    )
+    prepare.add_argument("--data-dir", help="folder with one sub-folder per dataset; default $GENREC_DATA")
+    prepare.add_argument(
+        "--raw-dir",
+        type=Path,
+        help="folder of the official files, missing ones are downloaded; default: raw/NAME in the data folder",
+    )
+    prepare.add_argument(
+        "--columns", metavar="OURS=THEIRS,...", help="columns of a table: user_id=A,item_id=B,timestamp=C"
+    )
+    prepare.add_argument("--items", type=Path, metavar="FILE", help="table of item texts that goes with a table")
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -97,15 +117,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--limit-users", type=positive, metavar="N", help="ask only N test users (not a benchmark result)"
     )
     where = run.add_argument_group("where")
-    where.add_argument("--data-dir", help="folder with one sub-folder per dataset; default $GENREC_DATA")
-    where.add_argument(
-        "--text-encoder",
-        metavar="NAME_OR_PATH",
-        default=os.environ.get("GENREC_TEXT_ENCODER") or None,
-        help="what reads item texts: lsa, a hub name or a folder; default $GENREC_TEXT_ENCODER, else the track's own",
-    )
-    where.add_argument("--output-dir", type=Path, default=Path("results"), help="default: results")
-    where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_where(where)
     where.add_argument("--jobs", type=positive, metavar="N", help="jobs at once; default: one per GPU, or one")
     how = run.add_argument_group("how")
     how.add_argument("--time-limit", type=seconds, metavar="T", help="checkpoint and stop after T (90s, 9m, 2h)")
@@ -115,9 +127,34 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     how.add_argument("--exit-on-error", action="store_true", help="stop at the first failing job")
 
 
+def _add_where(parser: argparse._ActionsContainer) -> None:
+    """What every command that runs jobs takes."""
+    parser.add_argument("--data-dir", help="folder with one sub-folder per dataset; default $GENREC_DATA")
+    parser.add_argument(
+        "--text-encoder",
+        metavar="NAME_OR_PATH",
+        default=os.environ.get("GENREC_TEXT_ENCODER") or None,
+        help="what reads item texts: lsa, a hub name or a folder; default $GENREC_TEXT_ENCODER, else the track's own",
+    )
+    parser.add_argument("--output-dir", type=Path, default=Path("results"), help="default: results")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _add_tune(tune: argparse.ArgumentParser) -> None:
+    tune.add_argument("method", metavar="METHOD", help="name or path/to/file.py")
+    tune.add_argument("--dataset", required=True, metavar="NAME", help="name, alias or path")
+    tune.add_argument("--trials", type=positive, default=20, metavar="N", help="settings to try in all; default: 20")
+    tune.add_argument("--protocol", default="loo", help="how methods are asked (default: loo)")
+    tune.add_argument("--profile", choices=("smoke", "small", "full"), help="size; default: full on CUDA, else small")
+    tune.add_argument("--seed", type=seed, default=0, metavar="N", help="of the search and of every trial; default: 0")
+    _add_where(tune)
+    tune.add_argument("--time-limit", type=seconds, metavar="T", help="checkpoint and stop after T (90s, 9m, 2h)")
+    tune.add_argument("--dry-run", action="store_true", help="print the plan with an estimate and stop")
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Arguments with ``command`` always set."""
-    known = {"run", "list", "prepare", "leaderboard", "status"}
+    known = {"run", "list", "prepare", "tune", "leaderboard", "status"}
     words = list(argv)
     if not words or (words[0] not in known and words[0] not in ("-h", "--help") and words[0].startswith("-")):
         words.insert(0, "run")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 from benchmark import records
 from benchmark.evaluate import evaluate, evaluate_setting, target_ranks
 from benchmark.files import content_hash, sha256_of
-from benchmark.method import Entrant, Estimate, Method, build_config, config_dict
+from benchmark.method import Entrant, Estimate, Method, build_config, config_dict, replace_nested
 from benchmark.progress import duration
 from benchmark.protocol import Protocol
 from benchmark.provenance import now, provenance
 from benchmark.run import Run
+from benchmark.space import nested
 from benchmark.types import Dataset, Ranking, Setting, Slice, Split
 
 START_SECONDS = 5.0
@@ -64,6 +65,12 @@ class Job:
     """As given on the command line, a name or a path; None = the method reads no text."""
     text_encoder_identity: Mapping[str, str | None] | None = None
     """``name`` and ``sha256`` (None where there is nothing to hash) of the encoder, wherever it lies."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """``{"training.learning_rate": 3e-3}``: laid over the Config last of all, and part of ``config``."""
+    asked: str = "test"
+    """``test``, or ``valid`` for a trial of tuning, which never sees the test."""
+    tuning: Mapping[str, Any] | None = None
+    """How ``overrides`` were found, for the record."""
 
     @property
     def config_hash(self) -> str:
@@ -79,11 +86,13 @@ class Job:
         }
         if self.text_encoder_identity is not None:  # no key at all for the others, whose hashes are published
             identity["text_encoder"] = records.encoder_key(self.text_encoder_identity)
+        if self.asked != "test":
+            identity["asked"] = self.asked
         return content_hash(identity, 10)
 
     @property
     def folder(self) -> Path:
-        return self._below(self.output_dir)
+        return self._below(self.output_dir if self.asked == "test" else tuning_dir(self.output_dir))
 
     @property
     def work_dir(self) -> Path:
@@ -94,7 +103,13 @@ class Job:
         return records.folder_of(root, self.protocol, self.dataset_name, self.method_name, self.config_hash, self.seed)
 
     def __str__(self) -> str:
-        return f"{self.dataset_name} {self.method_name} seed {self.seed}"
+        trial = "" if self.asked == "test" else ", validation only"
+        return f"{self.dataset_name} {self.method_name} seed {self.seed}{trial}"
+
+    def method(self, entrant: Entrant, run: Run) -> Method:
+        """The method of this job, unfitted."""
+        config = configured(entrant, self.profile, self.track, self.overrides)
+        return entrant.cls(config, argument=entrant.argument, run=run)
 
 
 @dataclass(frozen=True)
@@ -115,11 +130,21 @@ class Planned:
         return f"{self.job!s:55} ~{duration(self.seconds)}, {self.estimate.memory_bytes / 2**30:.1f} GiB"
 
 
+def tuning_dir(output_dir: Path) -> Path:
+    """Where trials and their logs lie; no table is made from what is in there."""
+    return output_dir / ".tuning"
+
+
+def configured(entrant: Entrant, profile: str, track: str, overrides: Mapping[str, Any] | None = None) -> Any:
+    """The Config an entrant runs with. Raises ValueError for an unknown preset, track or field."""
+    return replace_nested(build_config(entrant.cls, entrant.preset, profile, track), nested(overrides or {}))
+
+
 def plan(
     dataset: Dataset, protocol: Protocol, entrant: Entrant, seed: int, *, profile: str, track: str, **rest: Any
 ) -> Planned:
     """The job that runs ``entrant`` on ``dataset``. Raises ValueError for an unknown preset or track."""
-    config = build_config(entrant.cls, entrant.preset, profile, track)
+    config = configured(entrant, profile, track)
     job = Job(
         protocol=protocol.name,
         dataset_name=dataset.name,
@@ -208,8 +233,7 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
     reason = entrant.cls.unsuited(split.train)
     if reason is not None:
         return base_fields(job, protocol) | {"status": "skipped", "reason": reason}, {}
-    config = build_config(entrant.cls, entrant.preset, job.profile, job.track)
-    method = entrant.cls(config, argument=entrant.argument, run=run)
+    method = job.method(entrant, run)
     method.fit(split.train)
     ranking, again = ask(method, split, protocol)
     scores = evaluate(ranking, split.test, split, protocol.rules, dataset.n_items)
@@ -263,7 +287,8 @@ def ask(method: Method, split: Split, protocol: Protocol) -> tuple[Ranking, dict
 def per_target(ranking: Ranking, again: Mapping[str, Ranking], split: Split) -> dict[str, np.ndarray]:
     """Every target of the test: ``users`` and ``items`` (T,), its ``rank`` in the list, 0 = not named.
 
-    ``rank/<setting>`` is its rank in a list made for that setting, 0 as well for targets that are not asked there.
+    ``rank/<setting>`` is its rank in a list made for that setting, and ``asked/<setting>`` (T,) bool says whether it
+    is asked there at all: where not, its rank is 0 too.
     """
     targets = split.test.targets
     users = split.test.cases.users[targets.row_of]
@@ -272,6 +297,7 @@ def per_target(ranking: Ranking, again: Mapping[str, Ranking], split: Split) -> 
         setting = split.settings[name]
         assert setting.candidates is not None
         asked = np.isin(targets.row_of, setting.rows) & np.isin(targets.items, setting.candidates)
+        found[f"asked/{name}"] = asked
         found[f"rank/{name}"] = np.zeros(len(users), np.uint8)
         found[f"rank/{name}"][asked] = target_ranks(one, setting.questions)
     return found
@@ -279,7 +305,7 @@ def per_target(ranking: Ranking, again: Mapping[str, Ranking], split: Split) -> 
 
 def base_fields(job: Job, protocol: Protocol) -> dict[str, Any]:
     """What every record says, finished or not."""
-    return {
+    fields = {
         "status": "failed",
         "reason": None,
         "method": job.method_name,
@@ -306,6 +332,7 @@ def base_fields(job: Job, protocol: Protocol) -> dict[str, Any]:
         "device": None,
         "provenance": {**provenance(), "finished": now()},
     }
+    return fields if job.tuning is None else fields | {"tuning": job.tuning}
 
 
 def limit(split: Split, n_users: int | None) -> Split:

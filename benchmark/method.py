@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.names import hint
 from benchmark.run import Run
+from benchmark.space import Choices, values_at
 from benchmark.types import Budget, Cases, Ranking, TrainingView
 
 UNIFIED = "unified"
@@ -64,6 +65,12 @@ class Method(ABC):
     """What may follow ``room:``; empty when the room takes no argument."""
     variants: ClassVar[Mapping[str, type[Method]]] = {}
     """Arguments that name a class of their own, with its own Config, presets, profiles and tracks."""
+    search: ClassVar[Mapping[str, Choices]] = {}
+    """What ``tune`` may choose: path in the Config (``training.learning_rate``) -> OneOf, Range or LogRange of
+    ``benchmark.space``. Size, optimiser and regularisation belong here; what the method is does not. Empty = the method
+    cannot be tuned."""
+    search_profiles: ClassVar[Mapping[str, Mapping[str, Choices]]] = {}
+    """``smoke`` and ``small`` -> choices that take the place of those in ``search``, path by path."""
     lineup: ClassVar[tuple[str, ...]] = ("",)
     """Suffixes of the variants that run when no method is named, e.g. ``("", "@sampled")``."""
 
@@ -120,6 +127,16 @@ def build_config(cls: type[Method], preset: str | None, profile: str, track: str
             raise ValueError(f"unknown preset '@{preset}'; {hint(preset, cls.presets, 'presets', prefix='@')}")
         layers.append(cls.presets[preset])
     return reduce(replace_nested, layers, cls.Config())
+
+
+def search_space(cls: type[Method], profile: str) -> dict[str, Choices]:
+    """What may be tuned at a profile, in the order of the paths. Raises ValueError for a path the Config lacks."""
+    merged = {**cls.search, **cls.search_profiles.get(profile, {})}
+    wrong = [path for path, choices in merged.items() if not isinstance(choices, Choices)]
+    if wrong:
+        raise ValueError(f"the search space of {cls.__name__} gives '{wrong[0]}' no OneOf, Range or LogRange")
+    values_at(cls.Config(), merged)
+    return dict(sorted(merged.items()))
 
 
 def replace_nested(config: Any, overrides: Mapping[str, Any]) -> Any:

@@ -95,7 +95,10 @@ class Record:
         return self._arrays(ranking_file(setting))
 
     def per_target(self) -> dict[str, np.ndarray]:
-        """``users``, ``items``, ``rank`` and ``rank/<setting>`` (T,) of every target, see ``job.per_target``."""
+        """``users``, ``items``, ``rank``, ``rank/<setting>`` and ``asked/<setting>`` (T,) of every target.
+
+        See ``job.per_target``.
+        """
         return self._arrays("per_target.npz")
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:

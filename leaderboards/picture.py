@@ -1,4 +1,4 @@
-"""Summary -> one figure per dataset: every method's interval, and its difference to the reference."""
+"""Summary -> figures per dataset: every method's interval and its difference to the reference; settings and chance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leaderboards.sections import label
+from leaderboards.layout import label
 from leaderboards.summary import Row, Summary
 from leaderboards.tables import file_name
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart with any colour vision; the markers repeat what the colours say.
 BETTER, WORSE, OPEN, REFERENCE = "#0072B2", "#D55E00", "#777777", "#000000"
 
+_CHANCE = {"above chance": (BETTER, "^"), "below chance": (WORSE, "v"), "": (OPEN, "o")}
+
 
 def draw(summaries: Sequence[Summary], folder: Path) -> list[str]:
     """Write ``<dataset>.svg`` and ``.png`` into ``folder`` -> notes to print, empty when all went well.
 
+    Where the protocol has settings, ``<dataset>.settings.svg`` and ``.png`` show recall in each of them beside chance.
     Without matplotlib nothing is drawn and the note says so. The same summary gives the same SVG.
     """
     try:
@@ -32,11 +35,15 @@ def draw(summaries: Sequence[Summary], folder: Path) -> list[str]:
             continue
         style: Any = {"svg.hashsalt": summary.dataset, "svg.fonttype": "none", "font.size": 9}
         with rc_context(style):
-            figure = _figure(summary)
-            name = folder / file_name(summary.dataset)
-            figure.savefig(name.with_name(f"{name.name}.svg"), metadata={"Date": None})
-            figure.savefig(name.with_name(f"{name.name}.png"), dpi=150, metadata={"Software": None})
+            _save(_figure(summary), folder, file_name(summary.dataset))
+            if summary.settings:
+                _save(_settings(summary), folder, f"{file_name(summary.dataset)}.settings")
     return []
+
+
+def _save(figure: Any, folder: Path, name: str) -> None:
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
 
 
 def _figure(summary: Summary) -> Any:
@@ -49,9 +56,44 @@ def _figure(summary: Summary) -> Any:
     _means(axes[0], summary)
     if panels == 2:
         _differences(axes[1], summary)
+    figure.suptitle(f"{_title(summary)}, {summary.users:,} users", fontsize=10)
+    return figure
+
+
+def _title(summary: Summary) -> str:
     protocol = summary.shared["protocol"]
-    asked = f"protocol {protocol['name']} v{protocol['version']}, profile {summary.shared['profile']}"
-    figure.suptitle(f"{summary.dataset}, {asked}, {summary.users:,} users", fontsize=10)
+    return f"{summary.dataset}, protocol {protocol['name']} v{protocol['version']}, profile {summary.shared['profile']}"
+
+
+def _settings(summary: Summary) -> Any:
+    """Recall in every setting, the intervals of its difference to chance, and chance as a dashed line."""
+    from matplotlib.figure import Figure
+
+    panels = len(summary.settings)
+    figure = Figure(figsize=(2.0 + 2.6 * panels, 1.8 + 0.3 * len(summary.rows)), layout="constrained")
+    for axes, (name, asked) in zip(figure.subplots(1, panels, sharey=True), summary.settings.items(), strict=True):
+        axes.axvline(asked.chance, color=REFERENCE, linewidth=0.8, linestyle="--")
+        for place, row in enumerate(summary.rows):
+            one = row.chance[name]
+            low, high = (asked.chance + bound for bound in one.interval)
+            _whisker(axes, place, one.recall, low, high, *_CHANCE[one.verdict])
+        _name_rows(axes, summary)
+        axes.set_title(f"{name}: {asked.users:,} users,\n{asked.candidates:,} candidates", fontsize=9)
+        axes.set_xlabel(summary.recall)
+        _plain(axes)
+        axes.locator_params(axis="x", nbins=4)
+    figure.suptitle(_title(summary), fontsize=10)
+    present = {row.chance[name].verdict for name in summary.settings for row in summary.rows}
+    handles = [
+        axes.plot([], [], marker, color=colour, linestyle="", label=verdict or "not told apart")[0]
+        for verdict, (colour, marker) in _CHANCE.items()
+        if verdict in present
+    ]
+    handles += axes.plot([], [], "--", color=REFERENCE, linewidth=0.8, label="chance")
+    title = "95 % interval over users and target items"
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8, title=title, title_fontsize=8
+    )
     return figure
 
 
@@ -61,11 +103,16 @@ def _means(axes: Axes, summary: Summary) -> None:
         colour, marker = _look(row, summary.reference)
         value, (low, high) = row.metrics[summary.primary], row.interval
         _whisker(axes, place, value, low, high, colour, marker)
+    _name_rows(axes, summary)
+    axes.set_xlabel(f"{summary.primary}, 95 % interval over users")
+    _plain(axes)
+
+
+def _name_rows(axes: Axes, summary: Summary) -> None:
+    """The methods beside the axis, best on top; the axis of values starts at 0 or below."""
     axes.set_yticks(range(len(summary.rows)), [label(row) for row in summary.rows])
     axes.set_ylim(len(summary.rows) - 0.5, -0.5)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-    axes.set_xlabel(f"{summary.primary}, 95 % interval over users")
-    _plain(axes)
 
 
 def _differences(axes: Axes, summary: Summary) -> None:

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from benchmark.metrics import PER_RUN, PER_USER, parse
-from benchmark.progress import duration
 from leaderboards.compare import Comparison
-from leaderboards.summary import Interval, Row, Summary
-
-BETTER, WORSE = "†", "‡"
-Place = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table: cells are final text; ``best`` and ``second`` say which (row, column) deserve a style."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    best: frozenset[Place] = frozenset()
-    second: frozenset[Place] = frozenset()
-    notes: list[str] = field(default_factory=list)
+from leaderboards.layout import (
+    BETTER,
+    WORSE,
+    Section,
+    interval,
+    label,
+    mark,
+    metric_table,
+    number,
+    p_value,
+    seconds,
+    signed,
+)
+from leaderboards.setting_sections import is_seen_dropped, setting_sections
+from leaderboards.summary import Row, Summary
 
 
 def sections(summary: Summary) -> list[Section]:
     """All tables of one dataset that have something to say."""
-    made = [accuracy(summary), versus_reference(summary), verdicts(summary), beyond_accuracy(summary)]
-    made += [seen_dropped(summary), *by_slice(summary), cost(summary), absent(summary)]
+    made = [accuracy(summary), *setting_sections(summary), versus_reference(summary), verdicts(summary)]
+    made += [beyond_accuracy(summary), seen_dropped(summary), *by_slice(summary), cost(summary), absent(summary)]
     return [section for section in made if section.rows]
 
 
@@ -61,7 +56,7 @@ def heading(summary: Summary) -> list[str]:
 def accuracy(summary: Summary) -> Section:
     """The ranked table, best first."""
     names = [name for name in _names(summary) if _is(name, PER_USER)]
-    return _metric_table(summary, f"Ranked by {summary.primary}", names, _notes(summary))
+    return metric_table(summary, f"Ranked by {summary.primary}", names, _notes(summary))
 
 
 def versus_reference(summary: Summary) -> Section:
@@ -118,22 +113,9 @@ def beyond_accuracy(summary: Summary) -> Section:
 
 def seen_dropped(summary: Summary) -> Section:
     """The same lists without the items their user already had."""
-    names = [name for name in _names(summary) if "/" in name]
+    names = [name for name in _names(summary) if is_seen_dropped(name)]
     note = "The lists above with the user's earlier items removed and the gaps closed."
-    return _metric_table(summary, "Seen items dropped", names, [note])
-
-
-def _metric_table(summary: Summary, title: str, names: list[str], notes: list[str]) -> Section:
-    if not names:
-        return Section(title, [], [])
-    rows = []
-    for i, row in enumerate(summary.rows):
-        cells = [number(row.metrics.get(name)) for name in names]
-        if summary.primary in names:
-            cells[names.index(summary.primary)] += mark(row.comparison)
-        rows.append([str(i + 1), label(row), *cells])
-    best, second = _best_two(rows, range(2, 2 + len(names)))
-    return Section(title, ["#", "method", *(n.partition("/")[0] for n in names)], rows, best, second, notes)
+    return metric_table(summary, "Seen items dropped", names, [note])
 
 
 def by_slice(summary: Summary) -> list[Section]:
@@ -202,11 +184,26 @@ def _notes(summary: Summary) -> list[str]:
         notes.append("Every user has one target, so recall@K is the same as hr@K (hit rate).")
     if any(row.under_trained for row in summary.rows):
         notes.append("under-trained: the training was stopped by its cap, not by the validation score.")
+    notes += _tuning_notes(summary.rows)
     largest = max((parse(name)[1] for row in summary.rows for name in row.metrics if _is(name, PER_USER)), default=0)
     limited = [r.method for r in summary.rows if 0 < r.facts["spend"].get("beam_size", 0) <= largest]
     if limited:
         notes.append(f"Decode-limited at K = {largest}, no larger beam was searched: {', '.join(limited)}.")
     return notes
+
+
+def _tuning_notes(rows: Sequence[Row]) -> list[str]:
+    """How hard the values of tuned methods were looked for, and a warning where that was not the same for all."""
+    tuned = {row.method: row.facts["trials"] for row in rows if "trials" in row.facts}
+    if not tuned:
+        return []
+    if len(set(tuned.values())) == 1:
+        return [f"Tuned on validation with {next(iter(tuned.values()))} trials: {', '.join(tuned)}."]
+    each = ", ".join(f"{method} ({trials})" for method, trials in tuned.items())
+    return [
+        f"Tuned on validation, trials in brackets: {each}.",
+        "Warning: the tuned methods had different numbers of trials, so they cannot be compared fairly.",
+    ]
 
 
 def _comparison_notes(summary: Summary) -> list[str]:
@@ -245,51 +242,3 @@ def _names(summary: Summary) -> list[str]:
 
 def _is(name: str, family: Sequence[str] | dict[str, Callable]) -> bool:
     return "/" not in name and parse(name)[0] in family
-
-
-def _best_two(rows: list[list[str]], columns: range) -> tuple[frozenset[Place], frozenset[Place]]:
-    """Cells that show the largest and the second largest value of their column; equal text is equal merit."""
-    styled: tuple[set[Place], set[Place]] = (set(), set())
-    for column in columns:
-        shown = [(cell_value(row[column]), i) for i, row in enumerate(rows)]
-        ordered = sorted({value for value, _ in shown if value is not None}, reverse=True)
-        for places, value in zip(styled, ordered, strict=False):
-            places.update((i, column) for one, i in shown if one == value)
-    return frozenset(styled[0]), frozenset(styled[1])
-
-
-def cell_value(cell: str) -> float | None:
-    """The number a cell starts with, without its mark."""
-    found = re.match(r"[+-]?\d+\.\d+", cell)
-    return float(found[0]) if found else None
-
-
-def label(row: Row) -> str:
-    return f"{row.method} (under-trained)" if row.under_trained else row.method
-
-
-def mark(one: Comparison | None) -> str:
-    if one is None or not one.significant:
-        return ""
-    return f" {BETTER if one.difference > 0 else WORSE}"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def signed(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:+.{digits}f}"
-
-
-def interval(bounds: Interval | None, form: Callable[[float], str] = number) -> str:
-    return "-" if bounds is None else f"[{form(bounds[0])}, {form(bounds[1])}]"
-
-
-def p_value(p: float | None) -> str:
-    return "-" if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
-
-
-def seconds(value: float | None) -> str:
-    """Below a minute with one decimal, so that fast methods can be told apart."""
-    return "-" if value is None else f"{value:.1f}s" if value < 60 else duration(value)

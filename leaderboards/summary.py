@@ -14,21 +14,10 @@ import numpy as np
 from benchmark.method import UNIFIED
 from benchmark.metrics import parse
 from benchmark.records import Record
-from leaderboards.compare import Comparison, against, bootstrap_interval, compare_all_pairs, mcnemar
-
-RESAMPLES = 10_000
-SLICE_RESAMPLES = 2_000
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class SliceCell:
-    """One method in one part of the users."""
-
-    users: int
-    primary: float
-    interval: Interval
-    recall: float
+from leaderboards.chance import AgainstChance
+from leaderboards.compare import Comparison, against, compare_all_pairs
+from leaderboards.scores import RESAMPLES, Interval, Scores, SliceCell, intervals, setting_cells, slice_cells
+from leaderboards.targets import Asked, asked_settings, chances
 
 
 @dataclass(frozen=True)
@@ -48,6 +37,10 @@ class Row:
     comparison: Comparison | None = None
     mcnemar: float | None = None
     """Exact p of recall against the reference: one target, one seed; a cross-check of the permutation test."""
+    settings: dict[str, SliceCell] = field(default_factory=dict)
+    """By setting: among warm or cold candidates only, or on the answers of one popularity group."""
+    chance: dict[str, AgainstChance] = field(default_factory=dict)
+    """By setting with candidates of its own; ``all`` is the test itself."""
 
     @property
     def under_trained(self) -> bool:
@@ -74,6 +67,8 @@ class Summary:
     """protocol, track, profile, limit_users, dataset_hash: equal in all records of the table."""
     made_by: dict[str, list[str]] = field(default_factory=dict)
     """Commits, hardware, Python and package versions, text encoders: all that occur."""
+    settings: dict[str, Asked] = field(default_factory=dict)
+    """``all`` and every setting with candidates of its own; empty where the protocol has none."""
 
     @property
     def has_reference(self) -> bool:
@@ -139,10 +134,11 @@ def _one_value(
 def _one_dataset(records: list[Record], reference: str, primary: str, permutations: int) -> Summary:
     done = [record for record in records if record.status == "ok"]
     recall = f"recall@{parse(primary)[1]}"
-    scores = _Scores.of(done, primary, recall)
+    scores = Scores.of(done, primary, recall)
+    asked = asked_settings(done, recall)
     runs = {method: [r for r in done if r.method == method] for method in sorted({r.method for r in done})}
-    intervals = _intervals(scores.primary, RESAMPLES)
-    slices = _slice_cells(scores)
+    means = intervals(scores.primary, RESAMPLES)
+    slices, settings, chance = slice_cells(scores), setting_cells(scores), chances(done, recall, asked)
     seeds = {method: [r.seed for r in group] for method, group in runs.items()}
     pairs = compare_all_pairs(scores.primary, reference, seeds=seeds, permutations=permutations)
     versus = {one.method: one for one in against(pairs, reference)}
@@ -152,11 +148,13 @@ def _one_dataset(records: list[Record], reference: str, primary: str, permutatio
             seeds=tuple(seeds[method]),
             metrics=_means([r.metrics for r in group]),
             spread=_spreads([r.metrics for r in group]),
-            interval=intervals[method],
+            interval=means[method],
             slices=slices[method],
             facts=_facts(group),
             comparison=versus.get(method),
             mcnemar=scores.mcnemar(method, reference),
+            settings=settings[method],
+            chance=chance[method],
         )
         for method, group in runs.items()
     ]
@@ -172,79 +170,8 @@ def _one_dataset(records: list[Record], reference: str, primary: str, permutatio
         absent=[_absence(record) for record in records if record.status != "ok"],
         shared={key: records[0].fields[key] for key in ("protocol", "track", "profile", "limit_users", "dataset_hash")},
         made_by=_made_by(done or records),
+        settings=asked,
     )
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Per-user scores of every method on the same users."""
-
-    users: int
-    primary: dict[str, np.ndarray]  # method -> (U, S)
-    recall: dict[str, np.ndarray]  # method -> (U, S)
-    slices: dict[str, tuple[list[str], np.ndarray]]  # name -> labels, (U,) codes
-
-    @classmethod
-    def of(cls, records: Sequence[Record], primary: str, recall: str) -> _Scores:
-        """Raises ValueError when two records asked different users, or sorted them differently into slices."""
-        primaries: dict[str, list[np.ndarray]] = {}
-        recalls: dict[str, list[np.ndarray]] = {}
-        first: dict[str, np.ndarray] = {}
-        for record in records:
-            arrays = record.per_user()
-            frame = {k: v for k, v in arrays.items() if k == "users" or k.startswith("slice:")}
-            first = first or frame
-            if frame.keys() != first.keys() or any(not np.array_equal(frame[k], first[k]) for k in frame):
-                raise ValueError(
-                    f"{record.method} (seed {record.seed}) on {record.dataset} was asked other users or slices than "
-                    f"{records[0].method}; run both again on the same data"
-                )
-            primaries.setdefault(record.method, []).append(arrays[primary])
-            recalls.setdefault(record.method, []).append(arrays[recall])
-        labels = records[0].fields["slice_labels"] if records else {}
-        return cls(
-            len(first.get("users", ())),
-            {method: np.stack(columns, 1) for method, columns in primaries.items()},
-            {method: np.stack(columns, 1) for method, columns in recalls.items()},
-            {name: (labels[name], first[f"slice:{name}"]) for name in labels},
-        )
-
-    @property
-    def one_target(self) -> bool:
-        """Whether every recall is a hit or a miss: then recall@K is hr@K, and McNemar's test applies."""
-        return bool(self.recall) and all(np.isin(hits, (0, 1)).all() for hits in self.recall.values())
-
-    def mcnemar(self, method: str, reference: str) -> float | None:
-        if method == reference or reference not in self.recall or not self.one_target:
-            return None
-        ours, theirs = self.recall[method], self.recall[reference]
-        return mcnemar(ours[:, 0], theirs[:, 0]) if ours.shape[1] == theirs.shape[1] == 1 else None
-
-
-def _intervals(scores: Mapping[str, np.ndarray], resamples: int) -> dict[str, Interval]:
-    """Bootstrap interval of every method's mean over users and seeds, with the same draws for all."""
-    if not scores:
-        return {}
-    low, high = bootstrap_interval(np.stack([s.mean(1) for s in scores.values()], 1), resamples).tolist()
-    return dict(zip(scores, zip(low, high, strict=True), strict=True))
-
-
-def _slice_cells(scores: _Scores) -> dict[str, dict[str, dict[str, SliceCell]]]:
-    """method -> slice -> label -> cell; labels without users are left out."""
-    cells: dict[str, dict[str, dict[str, SliceCell]]] = {
-        method: {name: {} for name in scores.slices} for method in scores.primary
-    }
-    for name, (labels, codes) in scores.slices.items():
-        for code, label in enumerate(labels):
-            rows = np.flatnonzero(codes == code)
-            if not len(rows):
-                continue
-            inside = {method: values[rows] for method, values in scores.primary.items()}
-            for method, interval in _intervals(inside, SLICE_RESAMPLES).items():
-                recall = float(scores.recall[method][rows].mean())
-                cell = SliceCell(len(rows), float(inside[method].mean()), interval, recall)
-                cells[method][name][label] = cell
-    return cells
 
 
 def _means(maps: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -262,6 +189,7 @@ def _spreads(maps: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _facts(runs: Sequence[Record]) -> dict[str, Any]:
     fields = [record.fields for record in runs]
     trained = [one["training"] for one in fields if one["training"]]
+    trials = fields[0].get("tuning", {}).get("trials")
     return {
         "timings": _means([one["timings"] for one in fields]),
         "peak_memory_bytes": _means([one["peak_memory_bytes"] for one in fields]),
@@ -271,6 +199,7 @@ def _facts(runs: Sequence[Record]) -> dict[str, Any]:
         "trained": bool(trained),
         "config": fields[0]["config"],
         "config_hash": fields[0]["config_hash"],
+        **({} if trials is None else {"trials": len(trials)}),
     }
 
 

@@ -18,8 +18,11 @@ import pandas as pd
 from tabulate import tabulate
 
 from benchmark.files import json_bytes, write_atomically
-from leaderboards import sections as lay
-from leaderboards.sections import Section
+from leaderboards import layout as lay
+from leaderboards.chance import AgainstChance
+from leaderboards.layout import Section
+from leaderboards.sections import accuracy, heading, provenance, sections, versus_reference
+from leaderboards.setting_sections import in_setting, overview, verdict_line
 from leaderboards.summary import Row, Summary
 
 TERMINAL_WIDTH = 120
@@ -58,14 +61,14 @@ def file_name(dataset: str) -> str:
 
 def markdown(summary: Summary) -> str:
     """Everything about one dataset, readable raw."""
-    parts = [f"# {summary.dataset}", *lay.heading(summary)]
-    for section in lay.sections(summary):
+    parts = [f"# {summary.dataset}", *heading(summary)]
+    for section in sections(summary):
         rows = [
             [f"**{cell}**" if (i, j) in section.best else cell for j, cell in enumerate(row)]
             for i, row in enumerate(section.rows)
         ]
-        parts += [f"## {section.title}", _grid(section.header, rows), *section.notes]
-    made = "\n".join(f"- {name}: {value}" for name, value in lay.provenance(summary))
+        parts += [f"## {section.title}", _grid(section.flat_header, rows), *section.notes]
+    made = "\n".join(f"- {name}: {value}" for name, value in provenance(summary))
     return "\n\n".join([*parts, f"## Provenance\n\n{made}"]) + "\n"
 
 
@@ -78,20 +81,20 @@ def _grid(header: list[str], rows: list[list[str]]) -> str:
 
 
 def latex(summary: Summary) -> str:
-    """The ranked table and the comparison as two booktabs tables, ready for \\input."""
-    head = [f"% {sentence}" for sentence in lay.heading(summary)]
+    """The ranked table, the settings and the comparison as booktabs tables, ready for \\input."""
+    head = [f"% {sentence}" for sentence in heading(summary)]
     needs = r"% needs \usepackage{booktabs} and \usepackage{graphicx} in the preamble"
-    made = [s for s in (lay.accuracy(summary), lay.versus_reference(summary)) if s.rows]
+    made = [s for s in (accuracy(summary), overview(summary), versus_reference(summary)) if s.rows]
     tables = [_latex_table(section, summary, i) for i, section in enumerate(made)]
     return "\n".join([needs, *head, *tables]) + "\n"
 
 
 def _latex_table(section: Section, summary: Summary, place: int) -> str:
-    lines = [" & ".join(map(escape, section.header)) + r" \\", r"\midrule"]
+    lines = [*_latex_groups(section), " & ".join(map(escape, section.header)) + r" \\", r"\midrule"]
     for i, row in enumerate(section.rows):
         lines.append(" & ".join(_styled(cell, (i, j), section) for j, cell in enumerate(row)) + r" \\")
     columns = "".join("l" if name == "method" else "r" for name in section.header)
-    caption = " ".join([f"{summary.dataset}: {section.title}.", *lay.heading(summary)])
+    caption = " ".join([f"{summary.dataset}: {section.title}.", *heading(summary)])
     notes = [rf"\par\smallskip\footnotesize {escape(' '.join(section.notes))}"] if section.notes else []
     name = re.sub(r"[^A-Za-z0-9-]", "-", summary.dataset)
     return "\n".join(
@@ -110,6 +113,18 @@ def _latex_table(section: Section, summary: Summary, place: int) -> str:
             r"\end{table*}",
         ]
     )
+
+
+def _latex_groups(section: Section) -> list[str]:
+    """The headings above groups of columns, each with its rule; no lines where there are none."""
+    if not section.groups:
+        return []
+    cells, rules, place = [""] * section.ungrouped, "", section.ungrouped
+    for title, width in section.groups:
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(title)}}}")
+        rules += rf"\cmidrule(lr){{{place + 1}-{place + width}}}"
+        place += width
+    return [" & ".join(cells) + r" \\", rules]
 
 
 def _styled(cell: str, place: lay.Place, section: Section) -> str:
@@ -146,14 +161,25 @@ def _flat(row: Row, rank: int) -> dict[str, Any]:
         low, high = versus.pop("interval")
         del versus["method"], versus["users"], versus["per_seed"], versus["seed_interval"]
         line |= {"difference low": low, "difference high": high, **versus}
+    for name, one in row.chance.items():
+        line |= {f"chance {name} {what}": value for what, value in _chance(one).items()}
     line |= {f"{stage} seconds": value for stage, value in row.facts["timings"].items()}
     line |= {"parameters": row.facts["parameters"], "stopped_by": " ".join(row.facts["stopped_by"])}
     return line | {f"spend {name}": value for name, value in row.facts["spend"].items()}
 
 
+def _chance(one: AgainstChance) -> dict[str, Any]:
+    low, high = one.interval
+    return {"difference": one.difference, "low": low, "high": high, "verdict": one.verdict}
+
+
 def as_json(summary: Summary) -> dict[str, Any]:
     """Everything machine-readable; what is not a finite number is null."""
-    return _plain(asdict(summary) | {"has_reference": summary.has_reference, "seeds": summary.seeds})
+    whole = asdict(summary) | {"has_reference": summary.has_reference, "seeds": summary.seeds}
+    if not summary.settings:  # protocols without settings do not speak of them
+        del whole["settings"]
+        whole["rows"] = [{k: v for k, v in row.items() if k not in ("settings", "chance")} for row in whole["rows"]]
+    return _plain(whole)
 
 
 def _plain(value: Any) -> Any:
@@ -213,41 +239,47 @@ def terminal(summaries: Sequence[Summary]) -> str:
 
 
 def _terminal_one(summary: Summary) -> str:
-    header = [
-        "#",
-        "method",
-        summary.recall,
-        summary.primary,
-        "95 % interval",
-        "difference",
-        "Holm p",
-        "train",
-        "decode",
-    ]
-    rows = []
-    for i, row in enumerate(summary.rows):
-        one, timings = row.comparison, row.facts["timings"]
-        rows.append(
-            [
-                str(i + 1),
-                _cut(lay.label(row), 36),
-                lay.number(row.metrics[summary.recall]),
-                lay.number(row.metrics[summary.primary]),
-                lay.interval(row.interval),
-                lay.signed(one.difference) + lay.mark(one) if one else "-",
-                lay.p_value(one.p_holm if one else None),
-                lay.seconds(timings.get("train")),
-                lay.seconds(timings.get("decode")),
-            ]
-        )
-    align = ["right", "left", *["right"] * 7]
-    grid = [tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)] if rows else []
-    notes = []
+    apart = [in_setting(summary.primary, name) for name in summary.settings][1:]
+    middle = apart or ["95 % interval"]  # both do not fit
+    header = ["#", "method", summary.recall, summary.primary, *middle, "difference", "Holm p", "train", "decode"]
+    width = 30 if apart else 36
+    rows = [_terminal_row(summary, row, apart, width) for row in summary.rows]
+    for i, cells in enumerate(rows):
+        cells.insert(0, str(i + 1))
+    grid = _aligned(header, rows) if rows else []
+    notes = [verdict_line(summary)] if apart else []
     if summary.has_reference:
-        notes = [f"{lay.BETTER} better, {lay.WORSE} worse than {summary.reference} ({summary.primary}, Holm p < .05)"]
+        notes += [f"{lay.BETTER} better, {lay.WORSE} worse than {summary.reference} ({summary.primary}, Holm p < .05)"]
     missing = [f"{a['method']} (seed {a['seed']}) {a['status']}: {a['reason']}" for a in summary.absent]
-    lines = [summary.dataset, *lay.heading(summary), *"\n".join(grid).splitlines(), *notes, *missing]
+    lines = [summary.dataset, *heading(summary), *grid, *notes, *missing]
     return "\n".join(_cut(" ".join(line.split()) if line in missing else line, TERMINAL_WIDTH) for line in lines)
+
+
+def _terminal_row(summary: Summary, row: Row, apart: Sequence[str], width: int) -> list[str]:
+    """A method's cells; ``apart`` are the metrics of settings that stand in the place of the interval."""
+    one, timings = row.comparison, row.facts["timings"]
+    return [
+        _cut(lay.label(row), width),
+        lay.number(row.metrics[summary.recall]),
+        lay.number(row.metrics[summary.primary]),
+        *([lay.number(row.metrics.get(name)) for name in apart] or [lay.interval(row.interval)]),
+        lay.signed(one.difference) + lay.mark(one) if one else "-",
+        lay.p_value(one.p_holm if one else None),
+        lay.seconds(timings.get("train")),
+        lay.seconds(timings.get("decode")),
+    ]
+
+
+def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a table as narrow as its cells, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return [
+        "  ".join(
+            f"{cell:<{w}}" if i == 1 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
 
 
 def _cut(text: str, width: int) -> str:

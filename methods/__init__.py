@@ -17,6 +17,7 @@ from types import ModuleType
 
 from benchmark.method import UNIFIED, Entrant, Method
 from benchmark.names import hint
+from benchmark.space import TUNED, is_tuned
 from methods.blocks.text_encoder import LSA, MINILM
 
 ENTRY_POINTS = "genrec_bench.methods"
@@ -51,6 +52,11 @@ def lineup(track: str = UNIFIED) -> list[str]:
     return found
 
 
+def tunable() -> list[str]:
+    """The variants of the lineup that declare a search space."""
+    return [spec for spec in lineup() if load(spec).cls.search]
+
+
 def usual_text_encoder(profile: str) -> str:
     """The unified track's, the same for every method; at the smoke profile the one that needs no download."""
     return LSA if profile == "smoke" else MINILM
@@ -69,6 +75,7 @@ def load(spec: str) -> Entrant:
         cls = _room(room)
     _check_argument(cls, room, argument)
     cls = cls.variants.get(argument or "", cls)
+    _check_tuned(cls, spec, preset)
     if preset is not None and preset not in cls.presets:
         raise ValueError(f"unknown preset '@{preset}' of {room}; {hint(preset, cls.presets, 'presets', prefix='@')}")
     name = room + (f":{argument}" if argument else "") + (f"@{preset}" if preset else "")
@@ -139,3 +146,15 @@ def _check_argument(cls: type[Method], room: str, argument: str | None) -> None:
     elif argument is not None and argument not in cls.arguments:
         nearest = hint(argument, cls.arguments, "arguments", prefix=f"{room}:")
         raise ValueError(f"unknown argument '{argument}' of {room}; {nearest}")
+
+
+def _check_tuned(cls: type[Method], spec: str, preset: str | None) -> None:
+    """A tuned row is made by its own command, and no room may pass for one. Raises ValueError."""
+    taken = next(filter(is_tuned, cls.presets), None)
+    if taken is not None:
+        raise ValueError(
+            f"{cls.__name__} has a preset '{taken}', but such names are kept for what tuning finds; rename it"
+        )
+    if preset is not None and is_tuned(preset):
+        base = spec.strip().removesuffix(TUNED)[:-1]
+        raise ValueError(f"'{spec}' is made by tuning, not by name: run the command 'tune {base} --dataset NAME'")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmark.artifacts import cached
 from benchmark.method import Estimate, Method
+from benchmark.space import Choices, LogRange, Range
 from benchmark.types import Budget, Cases, Ranking, Sequences, Spend, TrainingView
 from methods.blocks.ranking import rank_by_score
 
@@ -52,6 +53,7 @@ class ItemKNN(Method):
         "recency-drop-seen": {"recency": RECENCY, "drop_seen": True},
     }
     lineup: ClassVar[tuple[str, ...]] = ("", "@drop-seen", "@recency-drop-seen")
+    search: ClassVar[Mapping[str, Choices]] = {"neighbours": LogRange(10, 1000), "recency": Range(0.1, 1.0)}
 
     def fit(self, view: TrainingView) -> Self:
         key = {

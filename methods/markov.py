@@ -11,6 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from benchmark.method import Estimate, Method
+from benchmark.space import LogRange
 from benchmark.types import Budget, Cases, Ranking, Spend, TrainingView
 from methods.blocks.ranking import rank_by_score
 
@@ -24,6 +25,7 @@ class Markov(Method):
         """Below 1: popularity orders equal counts and fills the list, but never outranks one transition."""
 
     config: Config
+    search = {"popularity_weight": LogRange(1.0, 100.0)}  # below 1 all give the same order
 
     def fit(self, view: TrainingView) -> Self:
         with self.run.stage("train"):

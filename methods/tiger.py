@@ -29,6 +29,7 @@ from benchmark.artifacts import cached
 from benchmark.datasets.text import category_codes
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method
+from benchmark.space import OneOf
 from benchmark.types import Budget, Cases, Ranking, TrainingView
 from methods.blocks.alignment import check_alignment
 from methods.blocks.beam_search import Step, rank_by_beam
@@ -142,6 +143,21 @@ class TIGER(Method):
             "user_tokens": 2000,
             "backbone": {"width": 384},
             "training": {"batch_size": 256},
+        }
+    }
+
+    search = {
+        "training.learning_rate": OneOf((3e-4, 5e-4, 1e-3, 2e-3)),
+        "embedding_rate": OneOf((1.0, 3.0, 10.0)),
+        "backbone.dropout": OneOf((0.0, 0.1, 0.2)),
+        "backbone.encoder_layers": OneOf((2, 4)),
+        "backbone.decoder_layers": OneOf((2, 4)),
+    }
+    search_profiles = {
+        "small": {
+            "training.learning_rate": OneOf((1e-3, 2e-3, 3e-3, 5e-3)),
+            "backbone.encoder_layers": OneOf((1, 2)),
+            "backbone.decoder_layers": OneOf((1, 2)),
         }
     }
 

@@ -103,7 +103,9 @@ def test_the_command_line_is_frozen():
     )
     others = {
         "list": "--data-dir",
-        "prepare": "--output-dir --name --k-core",
+        "prepare": "--output-dir --name --k-core --data-dir --raw-dir --columns --items",
+        "tune": "--dataset --trials --protocol --profile --seed --data-dir --text-encoder --output-dir --device "
+        "--time-limit --dry-run",
         "leaderboard": "--output-dir --publish",
         "status": "--output-dir",
     }

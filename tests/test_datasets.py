@@ -178,7 +178,10 @@ def test_line_ends_and_a_missing_last_one_do_not_matter(tmp_path: Path) -> None:
             {"inter": [HEADER, *ROWS, "u2\tC\tyesterday"]},
             "interaction 6 has the timestamp 'yesterday', which is not",
         ),
-        ({"inter": [HEADER, *ROWS, "u2\tC\t"]}, "interaction 6 has the timestamp '', which is not a number"),
+        ({"inter": [HEADER, *ROWS, "u2\tC\t"]}, "interaction 6 has no timestamp; give it one"),
+        ({"inter": [HEADER, *ROWS, "u2\tC\t2014-01-31"]}, "`python run_all.py prepare` converts ISO dates"),
+        ({"inter": [HEADER, *ROWS, "u2\tC\t-1"]}, "interaction 6 has the timestamp '-1', which is before 1970"),
+        ({"inter": [HEADER, *ROWS, "u2\tC\tnan"]}, "interaction 6 has the timestamp 'nan', which is not a number"),
         ({"inter": [HEADER, *ROWS], "item": [*ITEMS, ITEMS[1]]}, "describes item 'A' twice"),
         ({"inter": [HEADER, *ROWS], "meta": "{"}, "dataset.json is not valid JSON"),
         (
@@ -196,6 +199,57 @@ def test_line_ends_and_a_missing_last_one_do_not_matter(tmp_path: Path) -> None:
 )
 def test_damage_is_told_in_one_sentence(tmp_path: Path, files: dict[str, list[str] | str], said: str) -> None:
     assert said in refusal(put(tmp_path, **files))
+
+
+@pytest.mark.parametrize(
+    ("per_second", "said"),
+    [(10**3, "milliseconds"), (10**6, "microseconds"), (10**9, "nanoseconds")],
+)
+def test_times_in_parts_of_a_second_are_refused(tmp_path: Path, per_second: int, said: str) -> None:
+    rows = [f"u\ti{day}\t{(1_400_000_000 + day * 86_400) * per_second}" for day in range(3)]
+    path = put(tmp_path, inter=[HEADER, *rows])
+    assert f"timestamps in {said}, not in seconds; divide them by {per_second:,}, or let" in refusal(path)
+    assert load(str(put(tmp_path, inter=[HEADER, *rows], meta='{"order_only": true}'))).order_only
+
+
+def test_one_late_time_does_not_make_seconds_milliseconds(tmp_path: Path) -> None:
+    assert load(str(put(tmp_path, inter=[HEADER, *ROWS, "u2\tC\t1400000000000"]))).timestamps[-1] == 1.4e12
+
+
+def test_users_with_one_interaction_load(tmp_path: Path) -> None:
+    data = load(str(put(tmp_path, inter=[HEADER, *ROWS, "lone\tA\t1"])))
+    assert data.user_keys.tolist() == ["lone", "u10", "u2"] and data.sequences[0].tolist() == [1]
+
+
+def test_items_left_out_of_the_item_file_have_no_text_and_are_counted(tmp_path: Path) -> None:
+    described = load(str(put(tmp_path, inter=[HEADER, *ROWS], item=ITEMS)))
+    assert described.item_text[2] == "" and described.meta["undescribed_items"] == 1  # B
+    assert load(str(put(tmp_path / "plain", inter=[HEADER, *ROWS]))).meta["undescribed_items"] == 0
+
+
+TITLES = ["שלום עולם \u202eabc", "مرحبا 👩‍👩‍👧 café", "é\u0301\u2028x\x85y", "x" * 10_000]
+
+
+def test_any_title_survives_loading_and_preparing(tmp_path: Path) -> None:
+    rows = [HEADER, *(f"ü{user}\t{item}\t{user}" for user in range(2) for item in range(4))]
+    items = ["item_id:token\ttitle:token_seq", *(f"{item}\t{title}" for item, title in enumerate(TITLES))]
+    source = put(tmp_path, inter=rows, item=items)
+    assert load(str(source)).item_text[1:] == TITLES
+    prepare(source, tmp_path / "made", k_core=2)
+    made = load(str(tmp_path / "made"))
+    assert made.item_text[1:] == TITLES and made.user_keys.tolist() == ["ü0", "ü1"]
+
+
+def test_a_name_does_not_lead_out_of_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "outside", inter=[HEADER, *ROWS])
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in ("a/../../outside", "../outside/../outside2", "..", "../data"):
+        refusal(name, tmp_path / "data")
+    assert refusal("a/../../outside", tmp_path / "data") == (
+        "a/../../outside does not exist; give a folder that holds NAME.inter, or that file itself"
+    )
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -248,6 +302,9 @@ def test_a_known_name_found_nowhere_says_which_file_to_put_where(tmp_path: Path,
     with pytest.raises(FileNotFoundError, match=r"amazon18-arts\.inter"):
         load("arts", tmp_path / "mine")
     said = refusal("arts", tmp_path / "mine")
+    assert f"run `python run_all.py prepare amazon18-arts --data-dir {tmp_path / 'mine'}`, or put" in said
+    assert "run `python run_all.py prepare ml-1m`, or put ml-1m.inter" in refusal("ml-1m")
+    assert "`prepare` makes steam-5core instead; put steam.inter" in refusal("steam")
     assert f"put amazon18-arts.inter (and amazon18-arts.item, dataset.json) into {tmp_path / 'mine'}" in said
     assert "--data-dir or $GENREC_DATA" in said
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -14,12 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import protocols
 from benchmark.evaluate import mean_metric
 from benchmark.method import build_config, replace_nested
-from benchmark.types import PAD, Dataset, Sequences, Split
-from methods.recbole import RecBole, build_model, recbole_models, training_pairs
+from benchmark.types import PAD, Dataset, Sequences, Split, TrainingView
+from methods.blocks.next_item import NextItemPairs
+from methods.recbole import RecBole, library
+from methods.recbole.bert4rec import BERT4Rec
+from methods.recbole.library import ITEMS, LENGTH, NEGATIVE, TARGET, USER
+from methods.recbole.sequential import SASRec, Sequential
 from tests import toys
 
 pytest.importorskip("recbole")
@@ -28,7 +33,11 @@ pytestmark = [  # RecBole's own, about pandas 3 and newer torch and numpy
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-NAMES = RecBole.arguments
+SHARED = ("GRU4Rec", "SASRec")
+"""They share one Config, in which each has its own options."""
+NAMES = [name for name, cls in RecBole.variants.items() if issubclass(cls, Sequential)]
+WORDS = [f"word{n}" for n in range(8)]
+"""The categories of the world that has some."""
 
 
 class Theirs(NamedTuple):
@@ -71,14 +80,14 @@ def split(world: Dataset) -> Split:
 
 def theirs(name: str, world: Dataset, folder: Path, **options: Any) -> Theirs:
     """RecBole as documented: atomic file -> leave-one-out -> augmentation -> model -> Trainer."""
-    (folder / "world").mkdir()
-    rows = zip(world.user_keys[world.users - 1], world.item_keys[world.items - 1], world.timestamps, strict=True)
-    header = "user_id:token\titem_id:token\ttimestamp:float\n"
-    (folder / "world" / "world.inter").write_text(header + "".join(f"{u}\t{i}\t{t}\n" for u, i, t in rows))
+    write_atomic(world, folder / "world")
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    if "categories" in world.item_fields:
+        columns["item"] = ["item_id", "class"]
     settings = {
         "data_path": str(folder),
         "checkpoint_dir": str(folder / "saved"),
-        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "load_col": columns,
         "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full", "group_by": "user"},
         "MAX_ITEM_LIST_LENGTH": 20,
         "train_neg_sample_args": None,
@@ -105,21 +114,74 @@ def theirs(name: str, world: Dataset, folder: Path, **options: Any) -> Theirs:
     return Theirs(config, dataset, train, test, model, trainer)
 
 
-def ours(name: str, other: Theirs, world: Dataset, overrides: dict[str, Any]) -> RecBole:
-    """The room with the weights of RecBole's model, which numbers items by first appearance in the file."""
-    config = replace_nested(RecBole.Config(), {name.lower(): overrides})
-    method = RecBole(config, argument=name)
-    method.build(world.n_items, max_history=20)
-    weights = {key: value.clone() for key, value in other.model.state_dict().items()}
-    keys = ["[PAD]", *world.item_keys]
-    rows = torch.as_tensor([other.dataset.token2id("item_id", key) for key in keys])
-    weights["item_embedding.weight"] = weights["item_embedding.weight"][rows]
+def write_atomic(world: Dataset, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    rows = zip(world.user_keys[world.users - 1], world.item_keys[world.items - 1], world.timestamps, strict=True)
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    (folder / "world.inter").write_text(header + "".join(f"{u}\t{i}\t{t}\n" for u, i, t in rows))
+    if "categories" in world.item_fields:
+        of_items = zip(world.item_keys, world.item_fields["categories"][1:], strict=True)
+        header = "item_id:token\tclass:token_seq\n"
+        (folder / "world.item").write_text(header + "".join(f"{item}\t{words}\n" for item, words in of_items))
+
+
+def ours(name: str, other: Theirs, world: Dataset, view: TrainingView, overrides: Mapping[str, Any]) -> Sequential:
+    """The room with the weights of RecBole's model, which numbers users and items by first appearance in the file."""
+    cls = RecBole.variants[name]
+    assert issubclass(cls, Sequential)
+    own = name.lower() if name in SHARED else "options"
+    method = cls(replace_nested(cls.Config(), {own: overrides}))
+    method.build(view)
+    weights = {key: renumbered(key, value, other, world) for key, value in other.model.state_dict().items()}
     method.model.load_state_dict(weights)
     method.model.eval()
+    method.pairs = method.examples(view)
     return method
 
 
-@pytest.mark.parametrize("name", NAMES)
+def renumbered(name: str, value: torch.Tensor, other: Theirs, world: Dataset) -> torch.Tensor:
+    """A parameter of RecBole's model with our rows; those after the items' (the mask) keep their places."""
+    if name.startswith(("item_embedding", "output_bias")):
+        rows = their_ids(other, "item_id", world.item_keys)
+    elif name.startswith("user_embedding"):
+        rows = their_ids(other, "user_id", world.user_keys)
+    elif name.startswith("feature_embedding"):
+        rows = their_ids(other, "class", np.array(WORDS))[1:] - 1
+    else:
+        return value.clone()
+    return value[torch.cat([rows, torch.arange(len(rows), len(value))])]
+
+
+def their_ids(other: Theirs, field: str, keys: np.ndarray) -> torch.Tensor:
+    """RecBole's id of PAD and of every key in our order."""
+    return torch.as_tensor([other.dataset.token2id(field, key) for key in ["[PAD]", *keys]])
+
+
+def our_ids(other: Theirs, field: str, keys: np.ndarray, n_more: int = 0) -> torch.Tensor:
+    """Our id of every id of RecBole's; ``n_more`` ids after its last are the same in both."""
+    ids = their_ids(other, field, keys)
+    return torch.cat([ids.argsort(), torch.arange(len(ids), len(ids) + n_more)])
+
+
+def seen_by_their_loss(other: Theirs, monkeypatch: pytest.MonkeyPatch) -> tuple[float, Any]:
+    """One epoch of RecBole's Trainer, which is one step: the loss it reports, and the batch it fed."""
+    fed = []
+    calculate = other.model.calculate_loss
+    monkeypatch.setattr(other.model, "calculate_loss", lambda batch: fed.append(batch) or calculate(batch))
+    loss = other.trainer._train_epoch(other.train, 0)
+    assert len(fed) == 1
+    return loss, fed[0]
+
+
+def loss_by_length(method: Sequential) -> torch.Tensor:
+    """The mean loss of all pairs as the training loop cuts them: exact lengths, no padding."""
+    lengths = method.pairs.lengths
+    groups = [torch.where(lengths == length)[0] for length in lengths.unique()]
+    losses = [method.loss(rows, int(lengths[rows[0]])) * len(rows) for rows in groups]
+    return torch.stack(losses).sum() / len(lengths)
+
+
+@pytest.mark.parametrize("name", ["GRU4Rec", "SASRec", "BERT4Rec", "Caser", "HGN"])
 def test_same_weights_rank_as_recboles_trainer(
     name: str, world: Dataset, split: Split, tmp_path: Path, recbole_environment: None
 ) -> None:
@@ -127,95 +189,216 @@ def test_same_weights_rank_as_recboles_trainer(
     with torch.no_grad():  # larger weights, so that the ranking depends on the history and not on rounding
         other.model.item_embedding.weight.mul_(20)
     expected = other.trainer.evaluate(other.test, load_best_model=False)
-    ranking = ours(name, other, world, {}).recommend(split.test.cases, 20)
+    ranking = ours(name, other, world, split.train, {}).recommend(split.test.cases, 20)
     assert 0 < expected["ndcg@10"] < 1
     for metric in ("recall@10", "ndcg@10"):
         assert mean_metric(ranking, split.test.targets, metric) == pytest.approx(expected[metric], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "no_dropout"),
-    [("GRU4Rec", {"dropout_prob": 0.0}), ("SASRec", {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0})],
-)
+@pytest.mark.parametrize("name", ["BERT4Rec", "Caser", "HGN"])
+def test_same_weights_score_as_recboles_data_loader(
+    name: str, world: Dataset, split: Split, tmp_path: Path, recbole_environment: None
+) -> None:
+    """Among them what BERT4Rec does to a history: the mask is appended, and the oldest item is cut off."""
+    other = theirs(name, world, tmp_path)
+    method = ours(name, other, world, split.train, {})
+    other.model.eval()
+    items, users = their_ids(other, "item_id", world.item_keys), our_ids(other, "user_id", world.user_keys)
+    with torch.no_grad():
+        for batch in other.test:
+            expected = other.model.full_sort_predict(batch[0])[:, items]
+            asked = split.test.cases.take(users[batch[0]["user_id"]].numpy() - 1)
+            torch.testing.assert_close(method._score(asked)[:, 1:], expected[:, 1:], atol=1e-6, rtol=1e-5)
+
+
+NO_DROPOUT: Mapping[str, Mapping[str, float]] = {
+    "GRU4Rec": {"dropout_prob": 0.0},
+    "SASRec": {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0},
+    "BERT4Rec": {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0},
+    "S3Rec": {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0},
+    "Caser": {"dropout_prob": 0.0},
+    "HGN": {},
+}
+
+
+@pytest.mark.parametrize("name", ["GRU4Rec", "SASRec", "Caser", "HGN"])
 def test_first_epoch_loss_and_gradient_are_those_of_recboles_trainer(
+    name: str, world: Dataset, split: Split, tmp_path: Path, recbole_environment: None
+) -> None:
+    other = theirs(name, world, tmp_path, **NO_DROPOUT[name])
+    method = ours(name, other, world, split.train, NO_DROPOUT[name])
+    assert len(method.pairs.lengths) == len(other.train.dataset)
+    expected = other.trainer._train_epoch(other.train, 0)  # one batch holds all pairs, so this is one step
+    method.model.train()
+    total = loss_by_length(method)
+    assert total.item() == pytest.approx(expected, abs=1e-4)
+    total.backward()
+    assert_same_gradients(method, other, world)
+
+
+def assert_same_gradients(method: Sequential, other: Theirs, world: Dataset) -> None:
+    gradients = {key: value.grad for key, value in method.model.named_parameters()}
+    for key, value in other.model.named_parameters():
+        if value.grad is None:
+            assert gradients[key] is None
+        else:
+            expected = renumbered(key, value.grad, other, world)
+            torch.testing.assert_close(gradients[key], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["GRU4Rec", "SASRec"])
+def test_first_epoch_bpr_loss_given_the_same_negatives(
     name: str,
-    no_dropout: dict[str, Any],
     world: Dataset,
     split: Split,
     tmp_path: Path,
     recbole_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = theirs(name, world, tmp_path, **no_dropout)
-    method = ours(name, other, world, no_dropout)
-    pairs = training_pairs(split.train.sequences, 20)
-    assert len(pairs.targets) == len(other.train.dataset)
-    expected = other.trainer._train_epoch(other.train, 0)  # one batch holds all pairs, so this is one step
+    options = NO_DROPOUT[name] | {"loss_type": "BPR"}
+    uniform = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+    other = theirs(name, world, tmp_path, train_neg_sample_args=uniform, **options)
+    method = ours(name, other, world, split.train, options)
+    expected, fed = seen_by_their_loss(other, monkeypatch)
+    users, items = our_ids(other, "user_id", world.user_keys), our_ids(other, "item_id", world.item_keys)
+    columns = (users[fed[USER]], items[fed[TARGET]], items[fed[NEGATIVE + TARGET]])
+    drawn = {(user, target): negative for user, target, negative in torch.stack(columns, 1).tolist()}
+    made = method.batch
 
-    method.model.train()
-    total = torch.zeros(())
-    for length in pairs.lengths.unique().tolist():  # as the training loop cuts: exact lengths, no padding
-        rows = torch.where(pairs.lengths == length)[0]
-        total = total + method.model.calculate_loss(pairs.batch(rows, length)) * len(rows) / len(pairs.targets)
-    assert total.item() == pytest.approx(expected, abs=1e-4)
+    def with_their_negatives(rows: torch.Tensor, length: int) -> dict[str, torch.Tensor]:
+        batch = made(rows, length)
+        assert (batch[NEGATIVE + TARGET] != batch[TARGET]).all() and (batch[NEGATIVE + TARGET] > 0).all()
+        pairs = zip(batch[USER].tolist(), batch[TARGET].tolist(), strict=True)
+        return batch | {NEGATIVE + TARGET: torch.tensor([drawn[pair] for pair in pairs])}
 
-    total.backward()
-    gradients = {key: value.grad for key, value in method.model.named_parameters()}
-    for key, value in other.model.named_parameters():
-        grad = value.grad
-        if key == "item_embedding.weight":
-            keys = ["[PAD]", *world.item_keys]
-            grad = grad[torch.as_tensor([other.dataset.token2id("item_id", k) for k in keys])]
-        torch.testing.assert_close(gradients[key], grad, atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(method, "batch", with_their_negatives)
+    assert loss_by_length(method).item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("ft_ratio", [0.0, 1.0])
+def test_bert4rec_learns_from_recboles_masks_what_recbole_does(
+    ft_ratio: float,
+    world: Dataset,
+    split: Split,
+    tmp_path: Path,
+    recbole_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Random masks, more of them than are asked for in the longest histories, and a mask on every last item."""
+    options = NO_DROPOUT["BERT4Rec"] | {"mask_ratio": 0.3, "ft_ratio": ft_ratio}
+    other = theirs("BERT4Rec", world, tmp_path, **options)
+    method = ours("BERT4Rec", other, world, split.train, options)
+    assert isinstance(method, BERT4Rec)
+    expected, fed = seen_by_their_loss(other, monkeypatch)
+    items = our_ids(other, "item_id", world.item_keys, n_more=1)
+    histories, hidden = items[fed[ITEMS]], fed["Mask_item_id_list"] == len(world.item_keys) + 1
+    total, asked = torch.zeros(()), 0
+    for length in fed[LENGTH].unique().tolist():
+        rows = fed[LENGTH] == length
+        made = method.masked(histories[rows, :length], hidden[rows, :length])
+        assert torch.equal(made["Mask_item_id_list"], items[fed["Mask_item_id_list"]][rows, :length])
+        count = int((made["MASK_INDEX"] > 0).sum())
+        if count:
+            total, asked = total + method.cloze_loss(made) * count, asked + count
+    assert asked == (fed["MASK_INDEX"] > 0).sum()
+    assert (total / asked).item() == pytest.approx(expected, abs=1e-4)
+    (total / asked).backward()
+    assert_same_gradients(method, other, world)
+
+
+def test_bert4rec_hides_by_recboles_law(split: Split) -> None:
+    method = BERT4Rec()
+    torch.manual_seed(0)
+    method.build(split.train)
+    method.pairs = method.examples(split.train)
+    assert method.pairs.lengths.min() == 2
+    rows = torch.where(method.pairs.lengths == 20)[0]
+    batches = [method.batch(rows, 20)["Mask_item_id_list"] == method.model.mask_token for _ in range(300)]
+    last_only = [bool(hidden[:, -1].all() and not hidden[:, :-1].any()) for hidden in batches]
+    assert 0.4 < np.mean(last_only) < 0.6
+    at_random = torch.cat([hidden for hidden, last in zip(batches, last_only, strict=True) if not last])
+    torch.testing.assert_close(at_random.float().mean(0), torch.full((20,), 0.2), atol=0.03, rtol=0)
+
+
+def test_bert4rec_asks_something_of_every_batch(split: Split) -> None:
+    """Where chance hides nothing, or first items only, RecBole's loss would be 0 / 0."""
+    method = BERT4Rec(replace_nested(BERT4Rec.Config(), {"options": {"mask_ratio": 0.0, "ft_ratio": 0.0}}))
+    method.build(split.train)
+    method.pairs = method.examples(split.train)
+    made = method.batch(torch.where(method.pairs.lengths == 3)[0][:5], 3)
+    assert made["MASK_INDEX"].tolist() == [[2]] * 5
+    assert method.cloze_loss(made).isfinite()
+
+
+def view_of(rows: Sequence[Sequence[int]], max_history: int) -> TrainingView:
+    return replace(
+        toys.four_users(),
+        n_items=30,
+        users=np.arange(1, len(rows) + 1),
+        n_users=len(rows),
+        sequences=Sequences.from_rows(rows),
+        max_history=max_history,
+    )
 
 
 def test_every_later_item_of_a_sequence_is_a_target_once() -> None:
-    sequences = Sequences.from_rows([[5, 6, 7, 8], [9], [3, 4], []])
-    pairs = training_pairs(sequences, max_history=2)
-    assert pairs.targets.tolist() == [6, 7, 8, 4]
+    pairs = NextItemPairs(view_of([[5, 6, 7, 8], [9], [3, 4], []], max_history=2), torch.device("cpu"))
     assert pairs.lengths.tolist() == [1, 2, 2, 1]
-    assert pairs.histories.tolist() == [[5, PAD], [5, 6], [6, 7], [3, PAD]]
+    users, histories, targets = pairs.take(torch.tensor([0, 3]), 1)
+    assert (users.tolist(), histories.tolist(), targets.tolist()) == ([1, 3], [[5], [3]], [6, 4])
+    users, histories, targets = pairs.take(torch.tensor([1, 2]), 2)
+    assert (users.tolist(), histories.tolist(), targets.tolist()) == ([1, 1], [[5, 6], [6, 7]], [7, 8])
 
 
 def test_the_number_of_pairs_is_the_number_of_training_interactions_less_one_a_user(split: Split) -> None:
-    pairs = training_pairs(split.train.sequences, 20)
+    pairs = NextItemPairs(split.train, torch.device("cpu"))
     assert len(pairs.targets) == np.maximum(split.train.sequences.lengths - 1, 0).sum()
-    assert len(pairs.targets) == split.facts["training_pairs"]
-    assert ((pairs.histories != PAD).sum(1) == pairs.lengths).all() and pairs.lengths.max() == 20
+    assert len(pairs.targets) == split.facts["training_pairs"] and pairs.lengths.max() == 20
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHARED)
 def test_cutting_a_history_to_its_length_equals_padding_it(name: str) -> None:
-    options = asdict({"GRU4Rec": RecBole.Config().gru4rec, "SASRec": RecBole.Config().sasrec}[name])
+    method = RecBole.variants[name]()
+    assert isinstance(method, Sequential)
     torch.manual_seed(0)
-    model = build_model(name, options, n_items=30, max_history=20, device="cpu").eval()
-    pairs = training_pairs(Sequences.from_rows([[4, 9, 2, 7]]), max_history=20)
-    rows = torch.tensor([1])
-    cut, padded = pairs.batch(rows, 2), pairs.batch(rows, 20)
-    assert cut["item_id_list"].tolist() == [[4, 9]]
-    torch.testing.assert_close(model.full_sort_predict(cut), model.full_sort_predict(padded))
-    torch.testing.assert_close(model.calculate_loss(cut), model.calculate_loss(padded))
+    method.build(view_of([[4, 9, 2, 7]], max_history=20))
+    method.model.eval()
+    cut = {ITEMS: torch.tensor([[4, 9]]), LENGTH: torch.tensor([2]), TARGET: torch.tensor([2])}
+    padded = cut | {ITEMS: torch.tensor([[4, 9] + [PAD] * 18])}
+    torch.testing.assert_close(method.model.full_sort_predict(cut), method.model.full_sort_predict(padded))
+    torch.testing.assert_close(method.model.calculate_loss(cut), method.model.calculate_loss(padded))
+
+
+def properties_of(name: str) -> dict[str, Any]:
+    folder = Path(importlib.import_module("recbole").__file__).parent / "properties"
+    return yaml.safe_load((folder / f"{name}.yaml").read_text())
+
+
+NOT_OPTIONS = {"transform", "item_attribute", "train_stage", "pretrain_epochs", "save_step", "pre_model_path"}
+"""Of the driver, not of the model."""
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_are_recboles_own(name: str) -> None:
-    import recbole
-    import yaml
-
-    properties = Path(recbole.__file__).parent / "properties"
-    model = yaml.safe_load((properties / "model" / f"{name}.yaml").read_text())
-    overall = yaml.safe_load((properties / "overall.yaml").read_text())
-    config = build_config(RecBole, None, "full")
-    mine = asdict(getattr(config, name.lower()))
-    assert mine == {key: float(value) if "eps" in key else value for key, value in model.items()}
+    config = build_config(RecBole.variants[name], None, "full")
+    mine = asdict(getattr(config, name.lower()) if name in SHARED else config.options)
+    expected = {key: value for key, value in properties_of(f"model/{name}").items() if key not in NOT_OPTIONS}
+    numbers = {key: float(value) for key, value in expected.items() if isinstance(mine[key], float)}  # YAML: "1e-12"
+    assert {
+        key: list(value) if isinstance(value, tuple) else value for key, value in mine.items()
+    } == expected | numbers
+    overall = properties_of("overall")
     training = config.training
     assert (training.epochs, training.batch_size) == (overall["epochs"], overall["train_batch_size"])
     assert (training.learning_rate, training.patience) == (overall["learning_rate"], overall["stopping_step"])
     assert (training.weight_decay, training.schedule, training.clip_norm) == (0.0, "constant", None)
 
 
-def test_a_user_without_history_is_answered(split: Split) -> None:
-    method = RecBole(build_config(RecBole, None, "smoke"), argument="SASRec")
-    method.build(split.train.n_items, max_history=20)
+@pytest.mark.parametrize("name", ["GRU4Rec", "SASRec", "BERT4Rec", "Caser", "HGN"])
+def test_a_user_without_history_is_answered(name: str, split: Split) -> None:
+    method = RecBole.variants[name]()
+    assert isinstance(method, Sequential)
+    method.build(split.train)
     method.model.eval()
     cases = split.test.cases.take(np.arange(2))
     empty = type(cases)(cases.users, Sequences.from_rows([[], [3]]), cases.seen, cases.tie_order)
@@ -225,7 +408,7 @@ def test_a_user_without_history_is_answered(split: Split) -> None:
 def test_without_recbole_the_failure_names_the_command(monkeypatch: pytest.MonkeyPatch, split: Split) -> None:
     """A failed row, not a skipped one: once RecBole is installed the same command runs it."""
     monkeypatch.setitem(sys.modules, "recbole.model.sequential_recommender", None)
-    method = RecBole(build_config(RecBole, None, "smoke"), argument="SASRec")
+    method = SASRec(build_config(SASRec, None, "smoke"))
     with pytest.raises(
         ValueError, match=r"RecBole cannot be imported.*pip install --no-deps -r requirements-recbole\.txt"
     ):
@@ -233,12 +416,15 @@ def test_without_recbole_the_failure_names_the_command(monkeypatch: pytest.Monke
 
 
 def test_the_stand_in_for_tensorboard_does_not_stay_behind() -> None:
-    recbole_models()
+    library.models(library.SEQUENTIAL)
     left = sys.modules.get("torch.utils.tensorboard")
     assert left is None or hasattr(left, "__file__")
 
 
 def test_importing_recbole_leaves_autograd_as_it_was():
     """RecBole's SINE switches anomaly detection on when imported, which slows every training of the process."""
-    code = "import torch, methods.recbole as room; room.recbole_models(); assert not torch.is_anomaly_enabled()"
+    code = (
+        "import torch; from methods.recbole import library; library.models(library.SEQUENTIAL); "
+        "assert not torch.is_anomaly_enabled()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parent.parent)

@@ -1,4 +1,4 @@
-"""SASRec's own ideas: every next item asked once, no look ahead, and the three losses against brute force."""
+"""SASRec's own ideas: every next item asked once, no look ahead, and its losses against brute force."""
 
 import math
 import os
@@ -9,9 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import protocols
 from benchmark.lists import tie_order
+from benchmark.method import build_config, config_dict, replace_nested
+from benchmark.run import Run
 from benchmark.types import PAD, Cases, Sequences
 from methods.sasrec import METHOD, Network, binary_cross_entropy, sampled_softmax, score_last, training_windows
+from tests import toys
 
 CONFIG = METHOD.Config(width=8, layers=2, heads=2, dropout=0.0)
 
@@ -49,7 +53,6 @@ def test_long_histories_keep_at_least_half_a_window_of_context(length):
 
 @pytest.mark.skipif("GENREC_DATA" not in os.environ, reason="needs the real data: set GENREC_DATA")
 def test_beauty_has_the_published_number_of_training_pairs():
-    import protocols
     from benchmark.datasets import load
 
     view = protocols.load("loo").split(load("beauty")).train
@@ -85,7 +88,7 @@ def test_scores_do_not_depend_on_the_padding_of_the_batch(network):
     torch.testing.assert_close(together[2], network.item.weight @ states)
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "sampled-softmax", "bce"])
+@pytest.mark.parametrize("loss", ["cross-entropy", "sampled-softmax", "bce", "gbce"])
 def test_the_loss_is_what_its_formula_says(loss, monkeypatch):
     # Drawn items that are the target itself (2 and 7) must not push against it.
     shared = torch.tensor([[[4, 2]], [[9, 9]]])  # (B, 1, M)
@@ -113,8 +116,12 @@ def test_the_loss_is_what_its_formula_says(loss, monkeypatch):
         elif loss == "sampled-softmax":
             expected.append(math.log(math.exp(s[target]) + sum(math.exp(s[n]) for n in drawn)) - s[target])
         else:
-            pushed = sum(math.log1p(math.exp(s[n])) for n in drawn)
-            expected.append(math.log1p(math.exp(-s[target])) + pushed)
+            share = 2 / (10 - 1)  # negatives drawn of the other items; the power as the paper writes it, with t = .75
+            power = share * (0.75 * (1 - 1 / share) + 1 / share) if loss == "gbce" else 1.0
+            likelihood = (1 / (1 + math.exp(-s[target]))) ** power
+            for n in drawn:
+                likelihood *= 1 - 1 / (1 + math.exp(-s[n]))
+            expected.append(-math.log(likelihood))
     assert found == pytest.approx(np.mean(expected), rel=1e-5)
 
 
@@ -129,9 +136,76 @@ def test_an_unknown_loss_is_refused():
     method = METHOD(METHOD.Config(loss="hinge"))
     method.model = Network(10, 4, method.config)
     one = torch.ones(1, 1, dtype=torch.long)
-    with pytest.raises(ValueError, match="use cross-entropy, sampled-softmax or bce"):
+    with pytest.raises(ValueError, match="use cross-entropy, sampled-softmax, bce, gbce"):
         method._loss(one, one, one.bool())
 
 
 def test_padding_is_no_item(network):
     assert network.item.weight[PAD].abs().sum() == 0
+
+
+def test_no_score_is_too_large_for_the_calibrated_loss():
+    far = torch.tensor([-1e4, 0.0, 1e4], dtype=torch.float32, requires_grad=True)
+    loss = binary_cross_entropy(far, far[:, None], torch.zeros(3, 1, dtype=torch.bool), power=0.25)
+    # A positive at s costs power * max(0, -s) and a negative max(0, s), but for log 2 each at 0.
+    assert loss.item() == pytest.approx((0.25 * 1e4 + 1.25 * math.log(2) + 1e4) / 3, rel=1e-6)
+    loss.backward()
+    assert far.grad is not None and far.grad.tolist() == pytest.approx([-0.25 / 3, (0.5 - 0.125) / 3, 1 / 3])
+
+
+def test_without_calibration_gbce_is_bce():
+    config = METHOD.Config(loss="gbce", negatives=256, calibration=0.0)
+    assert METHOD(config)._power(12_101) == 1.0
+    assert METHOD(replace_nested(config, {"calibration": 1.0}))._power(257) == 1.0  # every other item is drawn
+    assert METHOD(replace_nested(config, {"calibration": 1.0}))._power(2561) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("preset", [None, "sampled", "bce"])
+def test_what_came_later_is_not_part_of_published_configs(preset):
+    for profile in ("smoke", "small", "full"):
+        stated = config_dict(build_config(METHOD, preset, profile))
+        assert set(stated) == {"width", "layers", "heads", "dropout", "loss", "negatives", "training"}
+
+
+def test_the_paper_track_reads_fifty_items_where_the_protocol_shows_twenty():
+    world = protocols.load("loo").split(toys.lonely())
+    assert world.train.max_history == 20
+    config = build_config(METHOD, None, "smoke", "paper")
+    assert (config.history, config.drop_seen) == (50, True)
+    config = replace_nested(config, {"drop_seen": False, "training": {"epochs": 6}})
+    method = METHOD(config, run=Run(seed=0)).fit(world.train)
+    assert method.model.position.num_embeddings == 50
+    long = [1 + i % 24 for i in range(40)]
+    other = [25, *long[1:]]  # differs in an item that the protocol does not show
+    scores = []
+    for seen in (long, other):
+        rows = Sequences.from_rows([seen])
+        scores.append(method._score(Cases(np.array([1], np.int32), rows.tail(20), rows, tie_order(25, 0))))
+    assert not torch.allclose(scores[0], scores[1])
+    method.config = replace_nested(method.config, {"history": None})
+    scores = []
+    for seen in (long, other):
+        rows = Sequences.from_rows([seen])
+        scores.append(method._score(Cases(np.array([1], np.int32), rows.tail(20), rows, tie_order(25, 0))))
+    assert torch.equal(scores[0], scores[1])
+    validated = ["valid" in epoch for epoch in method.report.curve]
+    assert validated == [False, False, False, False, True, True]  # every fifth epoch and the last
+
+
+def test_longer_windows_learn_from_longer_prefixes():
+    rows = Sequences.from_rows([list(range(1, 41))])
+    assert training_windows(rows, 50)[0].tolist()[0][:39] == list(range(1, 40))
+    assert len(training_windows(rows, 50)[0]) == 1 and len(training_windows(rows, 20)[0]) > 1
+
+
+def test_drop_seen_leaves_every_other_score_alone():
+    world = protocols.load("loo").split(toys.lonely())
+    config = replace_nested(build_config(METHOD, None, "smoke"), {"training": {"epochs": 2}})
+    method = METHOD(config, run=Run(seed=0)).fit(world.train)
+    kept = method._score(world.test.cases)
+    method.config = replace_nested(method.config, {"drop_seen": True})
+    dropped = method._score(world.test.cases)
+    for row, seen in enumerate(world.test.cases.seen):
+        had = np.isin(np.arange(26), seen)
+        assert dropped[row][had].isneginf().all()
+        assert torch.equal(dropped[row][~had], kept[row][~had])

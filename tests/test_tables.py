@@ -100,8 +100,10 @@ def fake(root: Path, method: str, strength: float, seed: int = 0, dataset: str =
     return records.write(place, fields, {"per_user.npz": arrays}, None)
 
 
-def failure(root: Path, method: str, status: str, reason: str, dataset: str = "toys", seed: int = 0) -> Record:
-    changes = {"status": status, "reason": reason, "training": {}, "spend": None, "timings": {}}
+def failure(
+    root: Path, method: str, status: str, reason: str, dataset: str = "toys", seed: int = 0, **changes: Any
+) -> Record:
+    changes |= {"status": status, "reason": reason, "training": {}, "spend": None, "timings": {}}
     fields = fields_of(method, dataset, seed, **changes)
     return records.write(root / dataset / records.escape(method) / "x" / f"seed={seed}", fields, {}, None)
 
@@ -406,6 +408,7 @@ def test_the_terminal_table_fits_and_hides_nothing(tmp_path: Path):
     found = [*some(tmp_path), fake(tmp_path, "genplugin:" + "long" * 12 + "@no-rar", 0.5)]
     text = render_terminal(found, **FAST)
     assert max(map(len, text.splitlines())) <= 120
+    assert all(line.endswith(("s", "decode", "-")) for line in text.splitlines()[3:11] if line[0] in "#-123456")  # no column is cut off
     assert "knn (seed 0) skipped: no text" in text and "letter (seed 0) oom: needs 5% more memory" in text
 
 
@@ -441,3 +444,166 @@ def test_training_curves_show_trained_methods_and_are_the_same_every_time(tmp_pa
     assert drawn == (tmp_path / "b" / f"{found[0].dataset}-training.svg").read_text()
     assert f"{found[0].method} seed {found[0].seed}" in drawn
     assert not any(f"{record.method} seed" in drawn for record in found if record.method != found[0].method)
+
+
+# --- protocols with settings ---
+
+WARMCOLD = {"name": "warmcold", "version": 1, "hash": "def456"}
+CANDIDATES = {"all": 1000, "warm": 800, "cold": 200}
+
+
+def fake_settings(root: Path, method: str, strength: float, **changes: Any) -> Record:
+    """A record of 400 users with a warm target each, 100 of whom have a cold one too."""
+    rng = np.random.default_rng(6)
+    users = np.concatenate([np.arange(1, 401), np.arange(1, 101)])  # (T,)
+    items = np.concatenate([rng.integers(1, 300, 400), rng.integers(800, 1000, 100)])
+    cold = np.arange(500) >= 400
+    luck = np.random.default_rng(5).random((3, 500))
+    ranks = {name: np.where(row < strength, 3, 0).astype(np.uint8) for name, row in zip(CANDIDATES, luck, strict=True)}
+    ranks["warm"][cold], ranks["cold"][~cold] = 0, 0
+    asked = {"all": np.ones(500, bool), "warm": ~cold, "cold": cold, "group 1 (most popular)": items < 100}
+    scores = {}
+    for name, rows in asked.items():
+        hit = ranks.get(name, ranks["all"])[rows] > 0
+        n = np.bincount(users[rows], minlength=401)[1:]
+        with np.errstate(invalid="ignore"):
+            recall = np.bincount(users[rows], hit, minlength=401)[1:] / n  # NaN for those not asked
+        suffix = "" if name == "all" else f"/{name}"
+        scores |= {f"recall@{k}{suffix}": recall for k in (5, 10)} | {f"ndcg@{k}{suffix}": recall / 2 for k in (5, 10)}
+    scores |= {"recall@10/seen-dropped": scores["recall@10"], "ndcg@10/seen-dropped": scores["ndcg@10"]}
+    facts = {("candidates" if n == "all" else f"candidates_{n}"): c for n, c in CANDIDATES.items()}
+    means = {name: float(np.nanmean(values)) for name, values in scores.items()}
+    fields = fields_of(method, "toys", 0, protocol=WARMCOLD, metrics=means, facts=facts) | changes
+    targets = {"users": users, "items": items, "rank": ranks["all"]}
+    targets |= {f"rank/{n}": ranks[n] for n in ("warm", "cold")} | {f"asked/{n}": asked[n] for n in ("warm", "cold")}
+    arrays = {"per_user.npz": {"users": np.arange(1, 401, dtype=np.int32), **scores}, "per_target.npz": targets}
+    return records.write(root / records.escape(method) / "seed=0", fields, arrays, None)
+
+
+def with_settings(root: Path) -> list[Record]:
+    return [
+        fake_settings(root, "sasrec", 0.4),
+        fake_settings(root, "better", 0.6),
+        fake_settings(root, "floors", 0.03),
+        failure(root, "tiger", "skipped", "no text in any field", protocol=WARMCOLD),
+    ]
+
+
+@pytest.fixture(scope="module")
+def asked_apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("apart")
+    build(with_settings(root / "r"), root / "tables", **FAST)
+    return root / "tables"
+
+
+def test_settings_stand_beside_the_ranked_table_and_never_in_it(asked_apart: Path):
+    text = (asked_apart / "toys.md").read_text()
+    header = next(line for line in section(text, "Ranked by ndcg@10").splitlines() if line.startswith("|"))
+    assert [cell.strip() for cell in header.split("|")[3:-1]] == ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
+    part = section(text, "Warm and cold")
+    assert "all, 400 users, 1,000 candidates: recall@10" in part
+    assert "warm, 400 users, 800 candidates: recall@10" in part and "cold, 100 users, 200 candidates" in part
+    rows = {row[1].strip("*"): row for row in body(part)}
+    stored = {row["method"]: row for row in json.loads((asked_apart / "toys.json").read_text())["rows"]}
+    metrics = ["recall@10", "ndcg@10", "recall@10/warm", "ndcg@10/warm", "recall@10/cold", "ndcg@10/cold"]
+    for method, row in rows.items():
+        shown = [cell.strip("*").split()[0] for cell in row[2:]]
+        assert shown == [f"{stored[method]['metrics'][name]:.4f}" for name in metrics]
+    assert all(cell.startswith("**") for cell in rows["better"][2:]) and "**" not in "".join(rows["sasrec"])
+    assert len(body(section(text, "Among cold items: 100 users, 200 candidates"))[0]) == 2 + 4
+    dropped = section(text, "Seen items dropped")
+    assert len(body(dropped)[0]) == 2 + 2
+
+
+def test_groups_of_targets_have_their_own_users_and_intervals(asked_apart: Path):
+    row = json.loads((asked_apart / "toys.json").read_text())["rows"][0]
+    cell = row["settings"]["group 1 (most popular)"]
+    assert cell["primary"] == pytest.approx(row["metrics"]["ndcg@10/group 1 (most popular)"])
+    assert cell["interval"][0] < cell["primary"] < cell["interval"][1] and 100 < cell["users"] < 200
+    part = section((asked_apart / "toys.md").read_text(), "By popularity group of the target")
+    assert f"1 (most popular): {cell['users']} users: ndcg@10" in part
+    assert body(part)[0][1:] == [
+        f"{cell['primary']:.4f} [{cell['interval'][0]:.4f}, {cell['interval'][1]:.4f}]",
+        f"{cell['recall']:.4f}",
+    ]
+
+
+def test_chance_is_printed_per_setting_with_every_difference_and_its_interval(asked_apart: Path):
+    part = section((asked_apart / "toys.md").read_text(), "Against chance")
+    for heading in ("all: chance 10/1,000 = 0.0100", "warm: chance 10/800 = 0.0125", "cold: chance 10/200 = 0.0500"):
+        assert heading in part
+    assert "pigeonhole" in part and "not adjusted" in part
+    rows = {row[0]: row[1:] for row in body(part)}
+    stored = {row["method"]: row for row in json.loads((asked_apart / "toys.json").read_text())["rows"]}
+    for method, cells in rows.items():
+        for place, name in enumerate(CANDIDATES):
+            one = stored[method]["chance"][name]
+            metric = "recall@10" if name == "all" else f"recall@10/{name}"
+            assert one["recall"] == pytest.approx(stored[method]["metrics"][metric])
+            assert one["difference"] == pytest.approx(one["recall"] - 10 / CANDIDATES[name])
+            said = f" {one['verdict']}" if one["verdict"] else ""
+            bounds = f"[{one['interval'][0]:+.4f}, {one['interval'][1]:+.4f}]{said}"
+            assert cells[3 * place : 3 * place + 3] == [f"{one['recall']:.4f}", f"{one['difference']:+.4f}", bounds]
+    assert rows["better"][8].endswith("above chance") and not rows["floors"][8].endswith("above chance")
+    frame = pd.read_csv(StringIO((asked_apart / "toys.csv").read_text()), float_precision="round_trip")
+    best = stored["better"]["chance"]["cold"]
+    assert frame["chance cold difference"][0] == best["difference"]
+    assert [frame["chance cold low"][0], frame["chance cold high"][0]] == best["interval"]
+    assert frame["chance cold verdict"][0] == "above chance"
+
+
+def test_latex_groups_the_columns_of_settings(asked_apart: Path):
+    (table,) = [t for t in (asked_apart / "toys.tex").read_text().split(r"\begin{table*}") if "Warm and cold" in t]
+    assert r" &  & \multicolumn{2}{c}{all, 400 users, 1,000 candidates} & \multicolumn{2}{c}{warm" in table
+    assert r"\cmidrule(lr){3-4}\cmidrule(lr){5-6}\cmidrule(lr){7-8}" in table
+    assert r"\begin{tabular}{rlrrrrrr}" in table
+
+
+def test_the_terminal_shows_settings_chance_and_what_is_missing(tmp_path: Path):
+    found = [*with_settings(tmp_path), fake_settings(tmp_path, "genplugin:" + "long" * 12 + "@no-rar", 0.5)]
+    text = render_terminal(found, **FAST)
+    assert max(map(len, text.splitlines())) <= 120 and "..." in text
+    header = next(line for line in text.splitlines() if "decode" in line)
+    columns = ["#", "method", "recall@10", "ndcg@10", "ndcg@10/warm", "ndcg@10/cold", "difference", "Holm p"]
+    assert re.split(r"\s{2,}", header.strip()) == [*columns, "train", "decode"]
+    row = next(line.split() for line in text.splitlines() if " better " in f"{line} ")
+    metrics = found[1].metrics
+    shown = ["recall@10", "ndcg@10", "ndcg@10/warm", "ndcg@10/cold"]
+    assert row[2:6] == [f"{metrics[name]:.4f}" for name in shown] and row[-2:] == ["1m23s", "1.5s"]
+    assert "cold 0.0500, 3 of 4" in text and "tiger (seed 0) skipped: no text in any field" in text
+
+
+def test_the_picture_of_settings_holds_chance_and_is_the_same_every_time(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    summaries = summarise(with_settings(tmp_path / "r"), **FAST)
+    assert picture.draw(summaries, tmp_path / "a") == picture.draw(summaries, tmp_path / "b") == []
+    for suffix in ("svg", "png"):
+        name = f"toys.settings.{suffix}"
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    drawn = (tmp_path / "a" / "toys.settings.svg").read_text()
+    assert "cold: 100 users," in drawn and "above chance" in drawn and "stroke-dasharray" in drawn
+    picture.draw(summarise(some(tmp_path / "s"), **FAST), tmp_path / "c")
+    assert not (tmp_path / "c" / "toys.settings.svg").exists()
+
+
+def test_records_with_other_users_in_a_setting_are_refused(tmp_path: Path):
+    one, other = fake_settings(tmp_path, "a", 0.3), fake_settings(tmp_path, "b", 0.3)
+    arrays = other.per_user() | {"ndcg@10/cold": other.per_user()["ndcg@10/cold"][::-1]}
+    kept = {"per_user.npz": arrays, "per_target.npz": other.per_target()}
+    other = records.write(other.folder, other.fields, kept, None)
+    with pytest.raises(ValueError, match="asked other users"):
+        summarise([one, other], **FAST)
+
+
+def tuned(root: Path, method: str, trials: int) -> Record:
+    return fake(root, method, 0.3, tuning={"trials": [{"value": 0.1}] * trials})
+
+
+def test_tuned_rows_say_how_many_trials_they_had_and_warn_of_unequal_ones(tmp_path: Path):
+    equal = [fake(tmp_path, "sasrec", 0.4), tuned(tmp_path, "sasrec@tuned", 5), tuned(tmp_path, "a@tuned", 5)]
+    text = tables.markdown(summarise(equal, **FAST)[0])
+    assert "Tuned on validation with 5 trials: " in text and "Warning" not in text
+    assert "Tuned" not in tables.markdown(summarise(equal[:1], **FAST)[0])
+    unequal = tables.markdown(summarise([*equal, tuned(tmp_path, "b@tuned", 20)], **FAST)[0])
+    part = section(unequal, "Ranked by ndcg@10")
+    assert "a@tuned (5)" in part and "b@tuned (20)" in part and "Warning: the tuned methods had different" in part

@@ -9,6 +9,8 @@ from pathlib import Path
 from benchmark.datasets import atomic, demo
 from benchmark.datasets.assembly import assemble
 from benchmark.datasets.catalogue import ALIASES, CATALOGUE, DEMO, Entry, resolve
+from benchmark.datasets.folders import find, is_path, roots
+from benchmark.datasets.sources import SOURCES
 from benchmark.types import Dataset
 
 __all__ = ["Listing", "describe", "load", "names", "resolve"]
@@ -18,46 +20,30 @@ def load(name_or_path: str, data_dir: str | Path | None = None) -> Dataset:
     """The dataset of a known name or alias, or of a folder with ``NAME.inter``, or of one ``.inter`` file.
 
     Known names, and then folders of that name, are looked for in ``data_dir``, ``$GENREC_DATA`` and the per-user
-    cache; ``./beauty`` means the folder where ``beauty`` means the name. Raises ValueError for an unknown name or
-    damaged data, MissingData (a FileNotFoundError too) saying which file to put where when it is found nowhere.
+    cache; ``./beauty`` means the folder where ``beauty`` means the name. Nothing is ever downloaded here: that is
+    what ``prepare`` is for. Raises ValueError for an unknown name or damaged data, MissingData (a FileNotFoundError
+    too) saying what to run, or which file to put where, when it is found nowhere.
     """
     name = ALIASES.get(name_or_path, name_or_path)
     if name == DEMO:
         return assemble(demo.generate(), DEMO)
-    if found := _find(name, data_dir):
+    if found := find(name, data_dir):
         return assemble(atomic.read(found), str(found))
     if name in CATALOGUE:
         raise atomic.MissingData(_advice(name, data_dir))
     path = Path(name_or_path).expanduser()
-    if not path.exists() and not _is_path(name_or_path):
+    if not path.exists() and not is_path(name_or_path):
         resolve(name_or_path)  # nothing of that name: refuses, and suggests the nearest
     return assemble(atomic.read(path), str(path))
 
 
-def _is_path(text: str) -> bool:
-    return text.endswith(".inter") or os.sep in text
-
-
-def _roots(data_dir: str | Path | None) -> list[Path]:
-    """Folders with one sub-folder per dataset, in the order they are searched."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "genrec-bench"
-    given = [data_dir, os.environ.get("GENREC_DATA"), cache]
-    return [Path(root).expanduser() for root in given if root]
-
-
-def _find(name: str, data_dir: str | Path | None) -> Path | None:
-    """The folder of a dataset below the roots."""
-    if _is_path(name):
-        return None
-    folders = [root / name for root in _roots(data_dir)]
-    files = (f"{name}.inter", f"{name}.train.inter")
-    return next((folder for folder in folders if any((folder / file).is_file() for file in files)), None)
-
-
 def _advice(name: str, data_dir: str | Path | None) -> str:
-    given = [str(root) for root in _roots(data_dir)]
+    given = [str(root) for root in roots(data_dir)]
+    made = SOURCES[name].writes
+    where = f" --data-dir {data_dir}" if data_dir else ""
+    first = f"`prepare` makes {made} instead; " if made else f"run `python run_all.py prepare {name}{where}`, or "
     return (
-        f"{name} was not found; put {name}.inter (and {name}.item, dataset.json) into {given[0]}{os.sep}{name} "
+        f"{name} was not found; {first}put {name}.inter (and {name}.item, dataset.json) into {given[0]}{os.sep}{name} "
         f"or point --data-dir or $GENREC_DATA to the folder that holds {name} (searched: {', '.join(given)})"
     )
 
@@ -76,7 +62,7 @@ def names(data_dir: str | Path | None = None) -> list[Listing]:
     """Every dataset known by name, and where it was found."""
     listings = []
     for name, entry in CATALOGUE.items():
-        found = _find(name, data_dir)
+        found = find(name, data_dir)
         where = "built in" if name == DEMO else str(found) if found else None
         listings.append(Listing(name, entry, where))
     return listings

@@ -14,6 +14,7 @@ import pandas as pd
 from benchmark.datasets.atomic import PARTS, Tables
 from benchmark.datasets.catalogue import CATALOGUE
 from benchmark.datasets.text import category_codes, item_fields, item_texts
+from benchmark.datasets.times import parsed, refuse_finer
 from benchmark.types import Dataset
 
 SPLIT = "split"
@@ -25,8 +26,9 @@ RESULT_META = ("setrec_cutoffs",)
 def assemble(tables: Tables, where: str) -> Dataset:
     """Build the Dataset; ``where`` names its origin in errors.
 
-    Raises ValueError when pairs repeat, an item is described twice, a time is no number, or the counts differ
-    from the catalogue's or from dataset.json's.
+    Items that ``.item`` leaves out have no text and are counted in ``meta["undescribed_items"]``. Raises ValueError
+    when pairs repeat, an item is described twice, a time is missing, no number, negative or finer than seconds, or
+    the counts differ from the catalogue's or from dataset.json's.
     """
     rows = tables.interactions
     user_keys, users = numbered(rows["user_id"])
@@ -35,7 +37,9 @@ def assemble(tables: Tables, where: str) -> Dataset:
     _refuse_repeats(tables, where, users, items)
     _check_statistics(tables, where, user_keys, item_keys, users, items)
     extra = entry.extra_text if entry else tables.meta.get("extra_text")
-    described = item_fields(_checked_items(tables, where), item_keys, extra)
+    table = _checked_items(tables, where)
+    described = item_fields(table, item_keys, extra)
+    undescribed = 0 if table is None else int((~pd.Index(item_keys).isin(table["item_id"])).sum())
     dataset = Dataset(
         name=tables.name,
         user_keys=user_keys,
@@ -49,7 +53,7 @@ def assemble(tables: Tables, where: str) -> Dataset:
         categories=category_codes(described),
         presplit=_presplit(rows, where),
         labels=_labels(tables),
-        meta={**tables.meta, **({"extra_text": extra} if extra else {})},
+        meta={**tables.meta, **({"extra_text": extra} if extra else {}), "undescribed_items": undescribed},
     )
     return replace(dataset, sha256=content_hash(dataset))
 
@@ -69,24 +73,12 @@ def is_order_only(tables: Tables) -> bool:
     return declared or "timestamp" not in tables.interactions
 
 
-def parsed_times(column: pd.Series, where: str) -> np.ndarray:
-    """(T,) float64. Raises ValueError naming the first value that is no finite number."""
-    times = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-    bad = ~np.isfinite(times)
-    if bad.any():
-        place = int(bad.argmax())
-        raise ValueError(
-            f"{where}: interaction {place + 1} has the timestamp {column.iloc[place]!r}, which is not a number; "
-            f"timestamps are Unix seconds"
-        )
-    return times
-
-
 def _timestamps(tables: Tables, where: str) -> np.ndarray:
     """(T,) the column, or positions in each user's history, in file order, where there is none."""
     rows = tables.interactions
     if "timestamp" in rows:
-        return parsed_times(rows["timestamp"], where)
+        times = parsed(rows["timestamp"], where)
+        return times if is_order_only(tables) else refuse_finer(times, where)
     return rows.groupby("user_id", sort=False).cumcount().to_numpy(np.float64)
 
 

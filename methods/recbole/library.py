@@ -22,7 +22,8 @@ class Catalogue:
     """What RecBole's models ask of a dataset: how many users and items there are, PAD among them."""
 
     def __init__(self, n_users: int, n_items: int):
-        self.sizes = {USER: n_users + 1, TARGET: n_items + 1}
+        self.user_num, self.item_num = n_users + 1, n_items + 1
+        self.sizes = {USER: self.user_num, TARGET: self.item_num}
 
     def num(self, field_name: str) -> int:
         return self.sizes[field_name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -63,32 +63,51 @@ class Sequential(Method):
     """RecBole's classes carry no types."""
 
     def fit(self, view: TrainingView) -> Self:
+        self.start(view)
+        self.report = self.learn(view)
+        return self
+
+    def start(self, view: TrainingView) -> None:
+        """The seeds, a new model and the rows it will learn from."""
         seed_everything(self.run.seed)
         self.build(view)
-        self.pairs = NextItemPairs(view, torch.device(self.run.device))
-        self.report: Report = train(
+        self.pairs = self.examples(view)
+
+    def learn(self, view: TrainingView) -> Report:
+        """Train for the next item, checkpoints chosen on the validation cases."""
+        return train(
             self.model,
             self.pairs.lengths,
-            lambda rows, length: self.model.calculate_loss(self.batch(rows, length)),
+            self.loss,
             self.config.training,
             lambda: mean_metric(
                 self._rank(view.valid.cases, 10, "validate", view.candidates), view.valid.targets, view.selection
             ),
             self.run,
         )
-        return self
 
     def build(self, view: TrainingView) -> None:
         """Set ``model`` to a freshly initialised one."""
         self.n_items, self.max_history = view.n_items, view.max_history
-        catalogue = Catalogue(view.n_users, view.n_items)
         self.model = build_model(
-            SEQUENTIAL, self.model_name, self.options(), catalogue, self.run.device, view.max_history
+            SEQUENTIAL, self.model_name, self.options(), self.catalogue(view), self.run.device, view.max_history
         )
+
+    def catalogue(self, view: TrainingView) -> Catalogue:
+        """What the model asks of RecBole's dataset."""
+        return Catalogue(view.n_users, view.n_items)
 
     def options(self) -> dict[str, Any]:
         """RecBole's own options of the model."""
         return asdict(self.config.options)
+
+    def examples(self, view: TrainingView) -> NextItemPairs:
+        """RecBole's augmentation: every prefix of a training sequence with the item after it."""
+        return NextItemPairs(view, torch.device(self.run.device))
+
+    def loss(self, rows: Tensor, length: int) -> Tensor:
+        """RecBole's loss of some pairs of one history length."""
+        return self.model.calculate_loss(self.batch(rows, length))
 
     def batch(self, rows: Tensor, length: int) -> dict[str, Tensor]:
         """Pairs of one history length as a RecBole interaction, with a drawn negative where the loss is BPR."""
@@ -144,6 +163,12 @@ def pairwise_estimate(per_pair: float, training: Training, n_users: int, n_items
     return Estimate(seconds, 6e8 + 12.0 * training.batch_size * n_items)
 
 
+DEFAULT_TRAINING = Training(epochs=300, batch_size=2048, learning_rate=1e-3, schedule="constant", patience=10)
+"""RecBole's defaults; without weight decay AdamW is its Adam."""
+SMOKE_TRAINING: Mapping[str, Any] = {"epochs": 8, "batch_size": 128, "learning_rate": 3e-3, "patience": 3}
+SMALL_TRAINING: Mapping[str, Any] = {"epochs": 60, "batch_size": 512, "patience": 5, "max_minutes": 25.0}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SharedConfig:
     """Of ``recbole:GRU4Rec`` and ``recbole:SASRec``: one Config for both, by which published results are known."""
@@ -152,21 +177,16 @@ class SharedConfig:
     """Read by ``recbole:GRU4Rec`` only."""
     sasrec: SASRecOptions = SASRecOptions()
     """Read by ``recbole:SASRec`` only."""
-    training: Training = field(
-        default_factory=lambda: Training(
-            epochs=300, batch_size=2048, learning_rate=1e-3, schedule="constant", patience=10
-        )
-    )
-    """RecBole's defaults; without weight decay AdamW is its Adam."""
+    training: Training = DEFAULT_TRAINING
 
 
 SHARED_PROFILES: Mapping[str, Mapping[str, Any]] = {
     "smoke": {
         "gru4rec": {"embedding_size": 32, "hidden_size": 32},
         "sasrec": {"n_layers": 1, "hidden_size": 32, "inner_size": 64},
-        "training": {"epochs": 8, "batch_size": 128, "learning_rate": 3e-3, "patience": 3},
+        "training": SMOKE_TRAINING,
     },
-    "small": {"training": {"epochs": 60, "batch_size": 512, "patience": 5, "max_minutes": 25.0}},
+    "small": {"training": SMALL_TRAINING},
 }
 
 
