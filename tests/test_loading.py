@@ -16,6 +16,7 @@ from benchmark.evaluate import check
 from benchmark.types import Budget
 from methods.itemknn import ItemKNN
 from methods.recbole import RecBole
+from methods.recbole.sequential import SASRec
 from tests import toys
 
 EXTERNAL = '''
@@ -93,7 +94,7 @@ def test_argument_and_preset_are_read() -> None:
     one = methods.load("itemknn@drop-seen")
     assert (one.cls, one.argument, one.preset, one.source) == (ItemKNN, None, "drop-seen", None)
     two = methods.load("recbole:SASRec")
-    assert (two.cls, two.argument, two.preset, two.name) == (RecBole, "SASRec", None, "recbole:SASRec")
+    assert (two.cls, two.argument, two.preset, two.name) == (SASRec, "SASRec", None, "recbole:SASRec")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,10 @@ def test_argument_and_preset_are_read() -> None:
         ("markow", "unknown method 'markow'; did you mean 'markov'?"),
         ("Popularity", "unknown method 'Popularity'; did you mean 'popularity'?"),
         ("recbole:sasrec", "unknown argument 'sasrec' of recbole; did you mean 'recbole:SASRec'?"),
-        ("recbole", "recbole needs an argument; write one of recbole:GRU4Rec, recbole:SASRec"),
+        (
+            "recbole",
+            "recbole needs an argument; write one of " + ", ".join(f"recbole:{name}" for name in RecBole.arguments),
+        ),
         ("markov:x", "markov takes no argument; write 'markov' instead of 'markov:x'"),
         ("itemknn@dropseen", "unknown preset '@dropseen' of itemknn; did you mean '@drop-seen'?"),
         ("markov@fast", "unknown preset '@fast' of markov; known presets: none"),

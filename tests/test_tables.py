@@ -408,7 +408,9 @@ def test_the_terminal_table_fits_and_hides_nothing(tmp_path: Path):
     found = [*some(tmp_path), fake(tmp_path, "genplugin:" + "long" * 12 + "@no-rar", 0.5)]
     text = render_terminal(found, **FAST)
     assert max(map(len, text.splitlines())) <= 120
-    assert all(line.endswith(("s", "decode", "-")) for line in text.splitlines()[3:11] if line[0] in "#-123456")  # no column is cut off
+    assert all(
+        line.endswith(("s", "decode", "-")) for line in text.splitlines()[3:11] if line[0] in "#-123456"
+    )  # no column is cut off
     assert "knn (seed 0) skipped: no text" in text and "letter (seed 0) oom: needs 5% more memory" in text
 
 
