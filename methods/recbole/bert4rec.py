@@ -19,7 +19,7 @@ from methods.blocks.training import Training
 from methods.recbole.library import ITEMS, TARGET
 from methods.recbole.sequential import (
     DEFAULT_TRAINING,
-    SMALL_TRAINING,
+    SHORT_TRAINING,
     SMOKE_TRAINING,
     SASRecOptions,
     Sequential,
@@ -53,7 +53,7 @@ class BERT4Rec(Sequential):
     model_name = "BERT4Rec"
     profiles = {
         "smoke": {"options": {"n_layers": 1, "hidden_size": 32, "inner_size": 64}, "training": SMOKE_TRAINING},
-        "small": {"training": SMALL_TRAINING},
+        "small": {"training": SHORT_TRAINING},
     }
 
     def options(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class BERT4Rec(Sequential):
         return pairs
 
     def batch(self, rows: Tensor, length: int) -> dict[str, Tensor]:
-        """Prefixes of one length with items hidden by RecBole's law: each at random, or in half of the batches the last.
+        """Prefixes of one length, items hidden by RecBole's law: each at random, or in half of the batches the last.
 
         RecBole's loss is 0 / 0 when nothing is asked of a batch; such a batch is asked for its last items.
         """

@@ -14,7 +14,7 @@ from benchmark.types import TrainingView
 from methods.blocks.training import Training
 from methods.recbole.sequential import (
     DEFAULT_TRAINING,
-    SMALL_TRAINING,
+    SHORT_TRAINING,
     SMOKE_TRAINING,
     Sequential,
     pairwise_estimate,
@@ -22,7 +22,7 @@ from methods.recbole.sequential import (
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "smoke": {"options": {"embedding_size": 32}, "training": SMOKE_TRAINING},
-    "small": {"training": SMALL_TRAINING},
+    "small": {"training": SHORT_TRAINING},
 }
 
 

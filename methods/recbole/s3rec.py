@@ -25,7 +25,7 @@ from methods.blocks.training import Report, Training, train
 from methods.recbole.library import Catalogue
 from methods.recbole.sequential import (
     DEFAULT_TRAINING,
-    SMALL_TRAINING,
+    SHORT_TRAINING,
     SMOKE_TRAINING,
     SASRecOptions,
     Sequential,
@@ -69,8 +69,8 @@ class S3Rec(Sequential):
         },
         "small": {
             "min_items": 5,
-            "pretraining": {"epochs": 5, "batch_size": 512, "max_minutes": 8.0},
-            "training": {**SMALL_TRAINING, "max_minutes": 17.0},
+            "pretraining": {"epochs": 5, "batch_size": 512, "learning_rate": 2e-3, "max_minutes": 2.0},
+            "training": {**SHORT_TRAINING, "max_minutes": 6.0},
         },
     }
 

@@ -167,6 +167,9 @@ DEFAULT_TRAINING = Training(epochs=300, batch_size=2048, learning_rate=1e-3, sch
 """RecBole's defaults; without weight decay AdamW is its Adam."""
 SMOKE_TRAINING: Mapping[str, Any] = {"epochs": 8, "batch_size": 128, "learning_rate": 3e-3, "patience": 3}
 SMALL_TRAINING: Mapping[str, Any] = {"epochs": 60, "batch_size": 512, "patience": 5, "max_minutes": 25.0}
+SHORT_TRAINING: Mapping[str, Any] = {**SMALL_TRAINING, "learning_rate": 2e-3, "max_minutes": 7.0}
+"""Of the dearer models, so that the small table of all methods is an evening's work on two cores: 10 to 20 epochs of
+Beauty at twice RecBole's rate. Rows that this stops are marked under-trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
