@@ -97,7 +97,7 @@ class Record:
     def per_target(self) -> dict[str, np.ndarray]:
         """``users``, ``items``, ``rank``, ``rank/<setting>`` and ``asked/<setting>`` (T,) of every target.
 
-        See ``job.per_target``.
+        See ``scoring.per_target``.
         """
         return self._arrays("per_target.npz")
 

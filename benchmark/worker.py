@@ -19,8 +19,9 @@ from typing import Any, TextIO
 
 from benchmark import records
 from benchmark.files import content_hash, sentence
-from benchmark.job import Job, Loaders, base_fields, score
+from benchmark.job import Job, Loaders, base_fields
 from benchmark.run import Interrupted, Run
+from benchmark.scoring import score
 from benchmark.validate import validate
 
 LOCK_SECONDS = 30.0

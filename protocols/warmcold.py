@@ -8,6 +8,7 @@ questions among warm items, among cold items, and by popularity of the answer. T
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def _checked(dataset: Dataset, parts: np.ndarray) -> np.ndarray:
         raise ValueError(f"the given split of {dataset.name} is not in time order: user '{user}' goes back to {LABELS}")
     if not dataset.order_only:
         times = [dataset.timestamps[parts == part] for part in (TRAIN, VALID, TEST)]
-        if any(a.max(initial=-np.inf) >= b.min(initial=np.inf) for a, b in zip(times, times[1:], strict=False)):
+        if any(a.max(initial=-np.inf) >= b.min(initial=np.inf) for a, b in pairwise(times)):
             raise ValueError(
                 f"the given split of {dataset.name} is not one cut in time for all users; use protocol loo"
             )

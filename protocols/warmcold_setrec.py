@@ -30,8 +30,8 @@ def cut_as_published(dataset: Dataset) -> np.ndarray:
     if cutoffs is None or dataset.order_only:
         if "setrec_split" not in dataset.labels:
             raise ValueError(
-                f"SETRec published neither moments nor labels for {dataset.name}: dataset.json has no {CUTOFFS} and the "
-                "interactions no setrec_split; use protocol warmcold"
+                f"SETRec published neither moments nor labels for {dataset.name}: dataset.json has no {CUTOFFS} and "
+                "the interactions no setrec_split; use protocol warmcold"
             )
         return given_parts(dataset)
     try:

@@ -10,9 +10,9 @@ from scipy import stats
 
 from benchmark import records
 from benchmark.evaluate import evaluate_setting
-from benchmark.job import per_target
 from benchmark.lists import top_k
 from benchmark.records import Record
+from benchmark.scoring import per_target
 from benchmark.types import Cases, Ranking, Spend, Split
 from leaderboards import chance
 from leaderboards.chance import ENOUGH_ITEMS, against_chance, verdict

@@ -21,8 +21,8 @@ PUBLISHED = Path(__file__).resolve().parent.parent / "leaderboards" / "published
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Two seeds of one entrant, scored and recorded without a process of their own."""
-    from benchmark.job import score
     from benchmark.run import Run
+    from benchmark.scoring import score
 
     folder = tmp_path_factory.mktemp("results")
     assert CLASSES["Counting"]

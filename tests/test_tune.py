@@ -19,9 +19,9 @@ import protocols
 import run_all
 from benchmark import grid, records
 from benchmark import tune as tuning
-from benchmark.job import score
 from benchmark.method import Method, build_config, config_dict, replace_nested, search_space
 from benchmark.run import Run
+from benchmark.scoring import score
 from benchmark.space import LogRange, OneOf, Range, inside, n_settings, nested, settings, tuned_name, values_at
 from benchmark.study import Trial, suggest
 from benchmark.validate import validate

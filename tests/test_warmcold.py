@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 import protocols
 from benchmark import records
 from benchmark.evaluate import evaluate_setting, target_ranks
-from benchmark.job import limit, plan_grid, score
+from benchmark.job import plan_grid
 from benchmark.lists import top_k
 from benchmark.method import Entrant
 from benchmark.run import Run
+from benchmark.scoring import limit, score
 from benchmark.types import PAD, Cases, Dataset, Questions, Ranking, Sequences, Setting, Spend, Split
 from protocols.warmcold import TEST, TRAIN, VALID
 from tests import toys

@@ -22,8 +22,8 @@ import protocols
 from benchmark import datasets
 from benchmark.datasets.prepare import prepare
 from benchmark.evaluate import evaluate, evaluate_setting
-from benchmark.job import per_target
 from benchmark.run import peak_rss
+from benchmark.scoring import per_target
 from benchmark.types import Cases, Ranking, Spend
 
 INTERACTIONS, USERS, ITEMS, YEARS = 1_000_000, 80_000, 40_000, 10
