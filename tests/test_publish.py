@@ -40,6 +40,16 @@ def test_tables_are_written_and_told(finished, tmp_path):
     assert {f"conveyor.{s}" for s in ("md", "tex", "csv", "json", "svg", "png")} <= {p.name for p in place.iterdir()}
 
 
+def test_a_table_that_cannot_be_made_does_not_stop_another(finished, tmp_path):
+    """A folder may hold runs of other protocols or profiles; only the tables of what has just run are made."""
+    alien = records.Record(finished[0].folder, finished[0].fields | {"profile": "full", "seed": 0})
+    twice = [alien, alien]  # a seed given twice is refused
+    with pytest.raises(ValueError, match="given twice"):
+        publish.tables([*finished, *twice], tmp_path)
+    (text,) = publish.tables([*finished, *twice], tmp_path, finished)
+    assert "profile smoke" in text and not (tmp_path / "loo" / "unified-full").exists()
+
+
 def test_a_limited_run_never_shares_a_table_with_a_whole_one(finished, tmp_path):
     fields = finished[0].fields | {"limit_users": 50}
     limited = records.Record(finished[0].folder, fields)
