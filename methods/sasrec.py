@@ -14,6 +14,7 @@ Track ``paper`` reads 50 items and trains as the published logs that ``docs/sasr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
@@ -85,8 +86,8 @@ class SASRec(Method):
             "dropout": 0.6,
             "drop_seen": True,
             "validate_every": 5,
-            # 512 sequences of Beauty hold 3,000 targets; patience as long as the training: all epochs, the best kept.
-            "training": {"batch_size": 3000, "learning_rate": 5e-4, "warmup_steps": 0, "patience": 200},
+            # 512 sequences of Beauty hold 3,000 targets; all epochs are run and the best is kept.
+            "training": {"epochs": 300, "batch_size": 3000, "learning_rate": 5e-4, "warmup_steps": 0, "patience": 300},
         }
     }
     lineup = ("", "@sampled", "@bce", "@gbce")
@@ -118,7 +119,7 @@ class SASRec(Method):
         states, items = self.model(inputs), self.model.item.weight  # (B, L, D), (N + 1, D)
         if self.config.loss == "cross-entropy":
             return F.cross_entropy((states[wanted] @ items[1:].T).float(), targets[wanted] - 1)
-        losses = {
+        losses: dict[str, Callable[..., Tensor]] = {
             "sampled-softmax": sampled_softmax,
             "bce": binary_cross_entropy,
             "gbce": partial(binary_cross_entropy, power=self._power(len(items) - 1)),
@@ -126,7 +127,7 @@ class SASRec(Method):
         if self.config.loss not in losses:
             raise ValueError(f"unknown loss '{self.config.loss}'; use cross-entropy, {', '.join(losses)}")
         places = inputs.shape[1] if self.config.loss == "bce" else 1
-        shape = (len(inputs), places, self.config.negatives)
+        shape = (len(inputs), places, self._drawn(len(items) - 1))
         negatives = torch.randint(1, len(items), shape, device=inputs.device)  # (B, L or 1, M)
         positive = (states * items[targets]).sum(-1).float()  # (B, L)
         if self.config.loss == "bce":  # the paper draws anew for every position
@@ -136,9 +137,13 @@ class SASRec(Method):
         drawn = targets[:, :, None] == negatives  # (B, L, M)
         return losses[self.config.loss](positive[wanted], negative[wanted], drawn[wanted])
 
+    def _drawn(self, n_items: int) -> int:
+        """Negatives of a position; under ``gbce``, where each weighs as much as the next, no more than other items."""
+        return min(self.config.negatives, n_items - 1) if self.config.loss == "gbce" else self.config.negatives
+
     def _power(self, n_items: int) -> float:
         """gSASRec's beta = a (t (1 - 1/a) + 1/a), where a is the share of the other items that is drawn."""
-        share = min(1.0, self.config.negatives / max(1, n_items - 1))
+        share = self._drawn(n_items) / max(1, n_items - 1)
         return 1.0 - self.config.calibration * (1.0 - share)
 
     def recommend(
@@ -149,15 +154,8 @@ class SASRec(Method):
 
     def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
         n_candidates = len(cases.tie_order) - 1 if candidates is None else len(candidates)
-        return rank_by_score(
-            self._score,
-            cases,
-            k,
-            run=self.run,
-            spend=Spend(rule="scores", items_scored=n_candidates),
-            candidates=candidates,
-            stage=stage,
-        )
+        spend = Spend(rule="scores", items_scored=n_candidates)
+        return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates, stage=stage)
 
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1)"""

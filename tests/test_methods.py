@@ -24,8 +24,9 @@ LINEUP = methods.lineup()
 BUDGET = Budget(beam_size=20, list_length=20)
 K = 10
 
-BLIND_TO_ORDER = {"popularity", "itemknn"}
-"""popularity ignores the history; itemknn without @drop-seen puts the history itself first."""
+BLIND_TO_ORDER = {"popularity", "itemknn", *(f"recbole:{m}@drop-seen" for m in ("BPR", "LightGCN", "ItemKNN", "Pop"))}
+"""popularity ignores the history; itemknn without @drop-seen puts the history itself first; general models know who
+had what, which on a ring says where a user is but not which way he goes."""
 FLOOR_TRAINING = {"epochs": 40, "patience": 40, "batch_size": 64, "learning_rate": 5e-3, "warmup_steps": 0}
 """The ring is so small that the smoke profile's few large batches would be a handful of steps."""
 OWN_FLOOR = {
@@ -216,7 +217,7 @@ def test_order_is_learned_on_the_conveyor(entrant: Entrant) -> None:
     method.fit(world.train)
     first_two = method.recommend(world.test.cases, 2, budget=BUDGET)
     recall = mean_metric(first_two, world.test.targets, "recall@2")
-    assert recall < 0.5 if entrant.name in BLIND_TO_ORDER else recall > 0.9
+    assert recall < 0.6 if entrant.name in BLIND_TO_ORDER else recall > 0.9
 
 
 @pytest.mark.parametrize("name", [name for name in LINEUP if "drop-seen" in name])

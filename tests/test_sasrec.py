@@ -158,6 +158,7 @@ def test_without_calibration_gbce_is_bce():
     assert METHOD(config)._power(12_101) == 1.0
     assert METHOD(replace_nested(config, {"calibration": 1.0}))._power(257) == 1.0  # every other item is drawn
     assert METHOD(replace_nested(config, {"calibration": 1.0}))._power(2561) == pytest.approx(0.1)
+    assert METHOD(config)._drawn(12) == 11 and METHOD(replace_nested(config, {"loss": "bce"}))._drawn(12) == 256
 
 
 @pytest.mark.parametrize("preset", [None, "sampled", "bce"])
