@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method, later
+from benchmark.space import OneOf
 from benchmark.types import PAD, Budget, Cases, Ranking, Sequences, Spend, TrainingView
 from methods.blocks.ranking import rank_by_score
 from methods.blocks.training import Training, seed_everything, train
@@ -91,6 +92,13 @@ class SASRec(Method):
         }
     }
     lineup = ("", "@sampled", "@bce", "@gbce")
+    search = {
+        "training.learning_rate": OneOf((5e-4, 1e-3, 3e-3)),
+        "width": OneOf((64, 128, 256)),
+        "layers": OneOf((1, 2)),
+        "dropout": OneOf((0.1, 0.2, 0.3, 0.5)),
+    }
+    search_profiles = {"small": {"width": OneOf((32, 64, 128))}}
 
     def fit(self, view: TrainingView) -> Self:
         seed_everything(self.run.seed)
