@@ -181,7 +181,8 @@ def plan_grid(
     planned: dict[Path, Planned] = {}
     for name in names:
         data = loaders.dataset(name, data_dir)
-        print(f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {len(data.users):,} interactions")
+        facts = protocol.split(data).facts  # refuses here, before any job has started
+        print(f"{data.name}: " + ", ".join(f"{count:,} {fact.replace('_', ' ')}" for fact, count in facts.items()))
         for seed in seeds:
             for spec, entrant in entrants.items():
                 encoder = encoders[spec]

@@ -20,9 +20,8 @@ class Protocol:
     version: int
     rules: Mapping[str, Any]
     """Every pinned value, as JSON: split, history length, metrics, slices, tie rule, decoding budget, reference."""
-    split_by: Callable[[Dataset], Split]
-    needs_time: bool = False
-    """True when the split compares times across users; order-only data are then refused."""
+    split: Callable[[Dataset], Split]
+    """Raises ValueError when the data cannot be asked this way."""
 
     @cached_property
     def hash(self) -> str:
@@ -33,12 +32,3 @@ class Protocol:
     @property
     def budget(self) -> Budget:
         return Budget(**self.rules["budget"])
-
-    def split(self, dataset: Dataset) -> Split:
-        """Raises ValueError when the data cannot be asked this way."""
-        if self.needs_time and dataset.order_only:
-            raise ValueError(
-                f"{dataset.name} has no real timestamps, only the order of each user's items, and protocol "
-                f"{self.name} cuts at a moment in time; use a dataset with timestamps or protocol loo"
-            )
-        return self.split_by(dataset)

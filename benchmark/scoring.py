@@ -18,6 +18,8 @@ from benchmark.types import Ranking, Setting, Slice, Split
 
 LIMIT_SEED = 20_240_101
 """Draws the users of ``--limit-users``, the same for every method."""
+COUNTED_IN_TEST = ("users_asked", "head_users", "warm_targets", "cold_targets")
+"""How facts begin that a sample of the test users changes."""
 
 
 def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
@@ -108,7 +110,8 @@ def limit(split: Split, n_users: int | None) -> Split:
     slices = {name: Slice(s.labels, s.codes[rows]) for name, s in split.slices.items()}
     settings = {name: _limited(one, rows) for name, one in split.settings.items()}
     settings = {name: one for name, one in settings.items() if len(one.rows)}
-    facts = dict(split.facts) | {"users_asked": n_users}
+    facts = {name: n for name, n in split.facts.items() if not name.startswith(COUNTED_IN_TEST)}
+    facts |= {"users_asked": n_users} | {f"users_asked_{name}": len(s.rows) for name, s in settings.items() if name}
     return replace(split, test=split.test.take(rows), slices=slices, facts=facts, settings=settings)
 
 

@@ -177,4 +177,4 @@ def _facts(dataset: Dataset, view: TrainingView, test: Questions, slices: dict[s
     }
 
 
-PROTOCOL = Protocol(name="loo", version=1, rules=RULES, split_by=split)
+PROTOCOL = Protocol(name="loo", version=1, rules=RULES, split=split)

@@ -70,7 +70,7 @@ def cut_by_share(dataset: Dataset) -> np.ndarray:
     if dataset.presplit is not None:
         return _checked(dataset, dataset.presplit)
     if dataset.order_only:
-        return _checked(dataset, given_parts(dataset))
+        return given_parts(dataset)
     ordered, n = np.sort(dataset.timestamps), len(dataset.timestamps)
     return parts_between(dataset.timestamps, ordered[n * 8 // 10], ordered[n * 9 // 10])
 
@@ -91,18 +91,25 @@ def given_parts(dataset: Dataset) -> np.ndarray:
     parts = np.full(len(label), -1, np.int8)
     for code, name in enumerate(LABELS):
         parts[label == name] = code
-    return parts
+    return _checked(dataset, parts)
 
 
 def _checked(dataset: Dataset, parts: np.ndarray) -> np.ndarray:
-    """The given parts. Raises ValueError when a user has an earlier part after a later one, or the parts overlap."""
+    """The given parts (T,), -1 = none. Raises ValueError when they cannot be one cut in time for all users.
+
+    Without times that compare users that cannot be seen in full; but a leave-one-out split is none.
+    """
     order = dataset.chronological
     known = order[parts[order] >= 0]
     back = (np.diff(parts[known]) < 0) & (np.diff(dataset.users[known]) == 0)
     if back.any():
         user = dataset.user_keys[dataset.users[known[int(back.argmax())]] - 1]
         raise ValueError(f"the given split of {dataset.name} is not in time order: user '{user}' goes back to {LABELS}")
-    if not dataset.order_only:
+    if dataset.order_only:
+        counts = [np.bincount(dataset.users[parts == part], minlength=dataset.n_users + 1) for part in (VALID, TEST)]
+        if len(counts[1][counts[1] > 0]) > 1 and all((count[counts[1] > 0] == 1).all() for count in counts):
+            raise ValueError(f"the given split of {dataset.name} is leave-one-out, not a cut in time; use protocol loo")
+    else:
         times = [dataset.timestamps[parts == part] for part in (TRAIN, VALID, TEST)]
         if any(a.max(initial=-np.inf) >= b.min(initial=np.inf) for a, b in pairwise(times)):
             raise ValueError(
@@ -124,7 +131,8 @@ def _split(dataset: Dataset, parts: np.ndarray, rules: dict[str, Any]) -> Split:
     if missing:
         raise ValueError(
             f"{dataset.name} leaves no interaction for {' and '.join(missing)} once users with fewer than "
-            f"{rules['min_training_interactions']} training interactions are left out; use a larger dataset"
+            f"{rules['min_training_interactions']} training interactions are left out; use a larger dataset, or "
+            "one with finer times"
         )
     candidates = np.unique(dataset.items[kept]).astype(np.int64)
     tie = tie_order(dataset.n_items, rules["tie_seed"])
@@ -236,4 +244,4 @@ def _facts(
     return facts
 
 
-PROTOCOL = Protocol(name="warmcold", version=1, rules=RULES, split_by=splitter(cut_by_share, RULES))
+PROTOCOL = Protocol(name="warmcold", version=1, rules=RULES, split=splitter(cut_by_share, RULES))

@@ -41,4 +41,4 @@ def cut_as_published(dataset: Dataset) -> np.ndarray:
     return parts_between(dataset.timestamps, t1, t2)
 
 
-PROTOCOL = Protocol(name="warmcold-setrec", version=1, rules=RULES, split_by=splitter(cut_as_published, RULES))
+PROTOCOL = Protocol(name="warmcold-setrec", version=1, rules=RULES, split=splitter(cut_as_published, RULES))

@@ -56,6 +56,11 @@ def no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def test_a_name_that_would_leave_the_results_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "...inter").write_text(f"{HEADER}\nu\ti\t1\n")
+    assert "'..' cannot name a dataset" in refusal(tmp_path / "...inter")
+
+
 def test_rows_become_numbers_by_sorted_key_and_keep_file_order(tmp_path: Path) -> None:
     data = load(str(put(tmp_path, inter=[HEADER, *ROWS], item=ITEMS)))
     assert data.name == "toy"

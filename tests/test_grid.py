@@ -11,7 +11,7 @@ import pytest
 
 import protocols
 from benchmark import grid, records
-from benchmark.job import base_fields
+from benchmark.job import base_fields, plan_grid
 from benchmark.progress import Display, Stage, duration
 from benchmark.worker import lock_of
 from tests.grid_world import LOADERS, planned
@@ -27,6 +27,23 @@ def mixed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     names = ["Raises", "OutOfMemory", "Dies", "Killed", "Unsuited", "Cheats", "Counting"]
     return folder, grid.run_jobs(planned(names, folder), LOADERS, ["cpu", "cpu"])
+
+
+def test_data_that_a_protocol_cannot_split_end_the_plan_before_any_job(tmp_path, capsys):
+    order_only = dataclasses.replace(LOADERS.dataset("conveyor", None), order_only=True)
+    loaders = dataclasses.replace(LOADERS, dataset=lambda name, folder: order_only)
+    with pytest.raises(ValueError, match="only the order of each user's items"):
+        plan_grid(
+            ["conveyor"],
+            ["Counting"],
+            [0],
+            protocols.load("warmcold"),
+            loaders,
+            profile="smoke",
+            track="unified",
+            output_dir=tmp_path,
+        )
+    assert "users asked" not in capsys.readouterr().out
 
 
 def test_every_way_to_end_becomes_a_record_with_its_reason(mixed):

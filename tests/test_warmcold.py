@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmark.evaluate import evaluate_setting, target_ranks
 from benchmark.job import plan_grid
 from benchmark.lists import top_k
 from benchmark.method import Entrant
+from benchmark.protocol import Protocol
 from benchmark.run import Run
 from benchmark.scoring import limit, score
 from benchmark.types import PAD, Cases, Dataset, Questions, Ranking, Sequences, Setting, Spend, Split
@@ -183,7 +185,7 @@ GIVEN = ["train", "train", "train", "train", "valid", "none", "valid", "test", "
 
 
 @pytest.mark.parametrize("protocol", [WARMCOLD, SETREC])
-def test_order_only_data_are_cut_by_their_label(protocol: protocols.Protocol) -> None:
+def test_order_only_data_are_cut_by_their_label(protocol: Protocol) -> None:
     split = protocol.split(labelled(GIVEN, order_only=True))
     assert rows(split.train.sequences) == [[1, 2], [3, 1]]
     assert rows(split.test.targets) == [[4, 5], [6]] and rows(split.test.cases.histories) == [[1, 2, 3], [3, 1, 4]]
@@ -196,10 +198,18 @@ def test_order_only_data_without_a_label_are_refused() -> None:
         assert "\n" not in str(error.value) and "use " in str(error.value)
 
 
-def test_a_label_that_goes_back_in_time_is_refused() -> None:
+@pytest.mark.parametrize("protocol", [WARMCOLD, SETREC])
+def test_a_label_that_goes_back_in_time_is_refused(protocol: Protocol) -> None:
     back = ["train", "train", "train", "train", "valid", "none", "test", "train", "test", "test"]
     with pytest.raises(ValueError, match="not in time order: user 'u1'"):
-        WARMCOLD.split(labelled(back, order_only=True))
+        protocol.split(labelled(back, order_only=True))
+
+
+def test_a_leave_one_out_split_without_times_is_no_cut_in_time() -> None:
+    loo = ["train", "train", "train", "train", "train", "none", "valid", "valid", "test", "test"]
+    assert Counter(zip(SHOP.users.tolist(), loo, strict=True))[2, "valid"] == 1
+    with pytest.raises(ValueError, match="is leave-one-out, not a cut in time"):
+        WARMCOLD.split(labelled(loo, order_only=True))
 
 
 def test_a_given_split_must_be_one_cut_for_all_users() -> None:
@@ -268,7 +278,10 @@ def test_ranks_of_targets_by_hand() -> None:
 def test_a_limited_split_keeps_its_settings_in_step() -> None:
     split = _shop_of(40)
     small = limit(split, 7)
-    assert len(small.test) == 7
+    assert len(small.test) == 7 == small.facts["users_asked"]
+    asked = {name: len(one.rows) for name, one in small.settings.items()}
+    assert small.facts.get("users_asked_cold", 0) == asked.get("cold", 0) < split.facts["users_asked_cold"]
+    assert "cold_targets" not in small.facts, "counted in all test users"
     for setting in small.settings.values():
         np.testing.assert_array_equal(setting.questions.cases.users, small.test.cases.users[setting.rows])
         for row, targets in zip(setting.rows, setting.questions.targets, strict=True):

@@ -128,11 +128,11 @@ def without_test(name):
     """The protocol, of whose test nothing is left: whoever reaches for it falls."""
     protocol = protocols.load(name)
 
-    def split_by(dataset):
-        empty = {field: None for field in ("test", "slices", "categories", "facts", "settings")}
-        return dataclasses.replace(protocol.split_by(dataset), **empty)
+    def split(dataset):
+        empty = {field: None for field in ("test", "slices", "categories", "settings")}
+        return dataclasses.replace(protocol.split(dataset), **empty)
 
-    return dataclasses.replace(protocol, split_by=split_by)
+    return dataclasses.replace(protocol, split=split)
 
 
 def run_here(planned, loaders, devices, *, time_limit=None):

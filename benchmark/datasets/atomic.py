@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ EXPECTED = {
     ".item": {"item_id": "token"},
 }
 OPTIONAL = ("timestamp",)
+NAME = re.compile(r"\w[\w.+-]*")
+"""Of a dataset: the name of its files, and of folders made for it, so it must not lead elsewhere."""
 
 
 class MissingData(FileNotFoundError, ValueError):
@@ -49,6 +52,8 @@ def read(path: Path) -> Tables:
     Raises MissingData when there is nothing to read, ValueError with one sentence for a damaged file.
     """
     folder, name = _locate(path)
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a dataset; rename its files to letters, digits and . _ + -")
     meta = _read_meta(folder / META)
     types: dict[str, str] = {}
     if (folder / f"{name}.inter").exists():

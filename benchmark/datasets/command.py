@@ -129,6 +129,8 @@ def _raw_folder(source: Source, data_dir: str | None) -> Path:
 def _from_path(args: argparse.Namespace, meter: Meter) -> Plan:
     """The plan for the user's own files: a table with named columns, or atomic files."""
     path = Path(args.source).expanduser()
+    if not path.exists() and path.suffix.lower() in (".csv", ".tsv", ".parquet", ".gz"):
+        raise atomic.MissingData(f"{path} does not exist; give the path of a table, or of a folder with NAME.inter")
     if not path.exists() and not is_path(args.source):
         resolve(args.source)  # nothing of that name: refuses, and suggests the nearest
     if args.raw_dir:
@@ -157,9 +159,10 @@ def _columns(text: str | None) -> Mapping[str, str]:
         return COLUMNS
     pairs = [pair.partition("=") for pair in text.split(",")]
     columns = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
-    if not all(theirs for theirs in columns.values()) or not {"user_id", "item_id"} <= set(columns):
+    twice = len(columns) < len(pairs) or len(set(columns.values())) < len(pairs)
+    if twice or not all(columns.values()) or not {"user_id", "item_id"} <= set(columns):
         raise ValueError(
-            f"--columns {text!r} does not say which columns to read; "
+            f"--columns {text!r} does not say which columns to read, each once; "
             f"write user_id=COLUMN,item_id=COLUMN,timestamp=COLUMN"
         )
     return columns

@@ -74,6 +74,12 @@ _IMAGES = (
 )
 
 
+_PHRASES = (
+    "the official files have titles and lack the key phrases that a model wrote for the copies in circulation, so item "
+    "texts, and what is made from them, will differ from theirs"
+)
+
+
 def _reviews(read: Callable[..., Tables], files: Sequence[Path], name: str, report: Report) -> Tables:
     """Read a pair of reviews and descriptions of the items."""
     reviews, described = files
@@ -84,7 +90,7 @@ def _archive(files: Sequence[Path], name: str, report: Report) -> Tables:
     return read_movielens(files[0], name, report=report)
 
 
-def _amazon14(folder: str, category: str, t1: str, t2: str) -> Source:
+def _amazon14(folder: str, category: str, t1: str, t2: str, note: str = "") -> Source:
     """The 5-core as published. ``t1`` and ``t2`` are the dates at which SETRec cut it."""
     names = (f"reviews_{category}_5.json.gz", f"meta_{category}.json.gz")
     return Source(
@@ -93,6 +99,7 @@ def _amazon14(folder: str, category: str, t1: str, t2: str) -> Source:
         terms=_AMAZON14_TERMS,
         folder=folder,
         meta={"setrec_cutoffs": {"T1": t1, "T2": t2}},
+        note=note,
     )
 
 
@@ -121,7 +128,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         "amazon14-beauty": _amazon14("amazon14-beauty", "Beauty", "2013-12-07", "2014-03-20"),
         "amazon14-toys": _amazon14("amazon14-toys", "Toys_and_Games", "2013-11-20", "2014-01-21"),
-        "amazon14-sports": _amazon14("amazon14-sports", "Sports_and_Outdoors", "2013-09-12", "2014-01-27"),
+        "amazon14-sports": _amazon14("amazon14-sports", "Sports_and_Outdoors", "2013-09-12", "2014-01-27", _PHRASES),
         "amazon18-instruments": _amazon18("amazon18-instruments", "Musical_Instruments"),
         "amazon18-arts": _amazon18("amazon18-arts", "Arts_Crafts_and_Sewing"),
         "amazon18-games": _amazon18("amazon18-games", "Video_Games"),

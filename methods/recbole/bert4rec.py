@@ -19,10 +19,13 @@ from methods.blocks.training import Training
 from methods.recbole.library import ITEMS, TARGET
 from methods.recbole.sequential import (
     DEFAULT_TRAINING,
+    RATES,
     SHORT_TRAINING,
+    SMALL_WIDTHS,
     SMOKE_TRAINING,
     SASRecOptions,
     Sequential,
+    attention_space,
     pairwise_estimate,
 )
 
@@ -51,6 +54,8 @@ class BERT4Rec(Sequential):
         training: Training = DEFAULT_TRAINING
 
     model_name = "BERT4Rec"
+    search = {"training.learning_rate": RATES, **attention_space("options")}
+    search_profiles = {"small": {"options.hidden_size": SMALL_WIDTHS}}
     profiles = {
         "smoke": {"options": {"n_layers": 1, "hidden_size": 32, "inner_size": 64}, "training": SMOKE_TRAINING},
         "small": {"training": SHORT_TRAINING},

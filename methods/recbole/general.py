@@ -17,11 +17,13 @@ from torch import Tensor
 
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method
+from benchmark.space import LogRange, OneOf, Range
 from benchmark.types import Budget, Cases, Ranking, Spend, TrainingView
 from methods.blocks.ranking import rank_by_score
 from methods.blocks.training import Report, Training, seed_everything, train
 from methods.recbole.library import GENERAL, NEGATIVE, TARGET, USER, build_model
 from methods.recbole.purchases import Negatives, Purchases, old_scipy
+from methods.recbole.sequential import RATES, SMALL_WIDTHS, WIDTHS
 
 
 class General(Method):
@@ -158,6 +160,8 @@ class BPR(Learned):
         training: Training = field(default_factory=pairwise_training)
 
     model_name = "BPR"
+    search = {"training.learning_rate": RATES, "options.embedding_size": WIDTHS}
+    search_profiles = {"small": {"options.embedding_size": SMALL_WIDTHS}}
     profiles: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"training": {"epochs": 10, "batch_size": 256, "learning_rate": 1e-2, "patience": 5}},
         "small": {"validate_every": 5, "training": {"epochs": 150, "patience": 5, "max_minutes": 10.0}},
@@ -182,6 +186,12 @@ class LightGCN(Learned):
         training: Training = field(default_factory=pairwise_training)
 
     model_name = "LightGCN"
+    search = {
+        "training.learning_rate": RATES,
+        "options.embedding_size": WIDTHS,
+        "options.n_layers": OneOf((1, 2, 3)),
+    }
+    search_profiles = {"small": {"options.embedding_size": SMALL_WIDTHS}}
     profiles: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"training": {"epochs": 10, "batch_size": 256, "learning_rate": 1e-2, "patience": 5}},
         "small": {
@@ -212,6 +222,7 @@ class ItemKNN(General):
         drop_seen: bool = False
 
     model_name = "ItemKNN"
+    search = {"options.k": LogRange(10, 1000), "options.shrink": Range(0.0, 100.0)}
 
     def fit(self, view: TrainingView) -> Self:
         with self.run.stage("train"):

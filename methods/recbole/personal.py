@@ -14,8 +14,12 @@ from benchmark.types import TrainingView
 from methods.blocks.training import Training
 from methods.recbole.sequential import (
     DEFAULT_TRAINING,
+    DROPOUTS,
+    RATES,
     SHORT_TRAINING,
+    SMALL_WIDTHS,
     SMOKE_TRAINING,
+    WIDTHS,
     Sequential,
     pairwise_estimate,
 )
@@ -49,6 +53,8 @@ class Caser(Sequential):
         training: Training = DEFAULT_TRAINING
 
     model_name = "Caser"
+    search = {"training.learning_rate": RATES, "options.embedding_size": WIDTHS, "options.dropout_prob": DROPOUTS}
+    search_profiles = {"small": {"options.embedding_size": SMALL_WIDTHS}}
     full_width = True
     profiles = PROFILES
 
@@ -84,6 +90,9 @@ class HGNOptions:
     """L2 of the gates and of the embeddings."""
     loss_type: str = "CE"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reg_weight", tuple(self.reg_weight))  # JSON brings a list back
+
 
 class HGN(Sequential):
     """Ma et al., KDD 2019: the user decides which features and which items of the history count."""
@@ -94,6 +103,8 @@ class HGN(Sequential):
         training: Training = DEFAULT_TRAINING
 
     model_name = "HGN"
+    search = {"training.learning_rate": RATES, "options.embedding_size": WIDTHS}
+    search_profiles = {"small": {"options.embedding_size": SMALL_WIDTHS}}
     full_width = True
     profiles = PROFILES
 

@@ -25,10 +25,13 @@ from methods.blocks.training import Report, Training, train
 from methods.recbole.library import Catalogue
 from methods.recbole.sequential import (
     DEFAULT_TRAINING,
+    RATES,
     SHORT_TRAINING,
+    SMALL_WIDTHS,
     SMOKE_TRAINING,
     SASRecOptions,
     Sequential,
+    attention_space,
     pairwise_estimate,
 )
 
@@ -61,6 +64,8 @@ class S3Rec(Sequential):
         training: Training = DEFAULT_TRAINING
 
     model_name = "S3Rec"
+    search = {"training.learning_rate": RATES, **attention_space("options")}
+    search_profiles = {"small": {"options.hidden_size": SMALL_WIDTHS}}
     profiles = {
         "smoke": {
             "options": {"n_layers": 1, "hidden_size": 32, "inner_size": 64},

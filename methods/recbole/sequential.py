@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method
+from benchmark.space import OneOf
 from benchmark.types import PAD, Budget, Cases, Ranking, Spend, TrainingView
 from methods.blocks.next_item import NextItemPairs
 from methods.blocks.ranking import rank_by_score
@@ -48,6 +49,11 @@ class SASRecOptions:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     loss_type: str = "CE"
+
+
+RATES, WIDTHS, SMALL_WIDTHS = OneOf((5e-4, 1e-3, 3e-3)), OneOf((64, 128, 256)), OneOf((32, 64, 128))
+LAYERS, DROPOUTS = OneOf((1, 2)), OneOf((0.1, 0.2, 0.3, 0.5))
+"""What tuning may choose, the same for all models; widths are narrower at profile small."""
 
 
 class Sequential(Method):
@@ -148,6 +154,16 @@ class Sequential(Method):
         return vars(self.report)
 
 
+def attention_space(options: str) -> dict[str, OneOf]:
+    """What tuning may choose of the ``SASRecOptions`` at ``options`` in a Config."""
+    return {
+        f"{options}.hidden_size": WIDTHS,
+        f"{options}.n_layers": LAYERS,
+        f"{options}.hidden_dropout_prob": DROPOUTS,
+        f"{options}.attn_dropout_prob": DROPOUTS,
+    }
+
+
 def another_item(targets: Tensor, n_items: int) -> Tensor:
     """(B,) uniform items, each other than its target, drawn from torch's global generator."""
     drawn = torch.randint(1, n_items, targets.shape, device=targets.device)
@@ -202,6 +218,13 @@ class GRU4Rec(Sequential):
     model_name = "GRU4Rec"
     profiles = SHARED_PROFILES
     presets = {"bpr": {"gru4rec": {"loss_type": "BPR"}}}
+    search = {
+        "training.learning_rate": RATES,
+        "gru4rec.hidden_size": WIDTHS,
+        "gru4rec.num_layers": LAYERS,
+        "gru4rec.dropout_prob": DROPOUTS,
+    }
+    search_profiles = {"small": {"gru4rec.hidden_size": SMALL_WIDTHS}}
 
     def options(self) -> dict[str, Any]:
         return asdict(self.config.gru4rec)
@@ -224,6 +247,8 @@ class SASRec(Sequential):
     model_name = "SASRec"
     profiles = SHARED_PROFILES
     presets = {"bpr": {"sasrec": {"loss_type": "BPR"}}}
+    search = {"training.learning_rate": RATES, **attention_space("sasrec")}
+    search_profiles = {"small": {"sasrec.hidden_size": SMALL_WIDTHS}}
 
     def options(self) -> dict[str, Any]:
         return asdict(self.config.sasrec)
