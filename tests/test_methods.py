@@ -27,6 +27,8 @@ K = 10
 BLIND_TO_ORDER = {"popularity", "itemknn", *(f"recbole:{m}@drop-seen" for m in ("BPR", "LightGCN", "ItemKNN", "Pop"))}
 """popularity ignores the history; itemknn without @drop-seen puts the history itself first; general models know who
 had what, which on a ring says where a user is but not which way he goes."""
+BY_PLACE = {"recbole:BERT4Rec", "recbole:Caser", "recbole:HGN"}
+"""Their weights belong to places in the history; test_recbole_models.py asks them where lengths differ."""
 FLOOR_TRAINING = {"epochs": 40, "patience": 40, "batch_size": 64, "learning_rate": 5e-3, "warmup_steps": 0}
 """The ring is so small that the smoke profile's few large batches would be a handful of steps."""
 OWN_FLOOR = {
@@ -211,6 +213,8 @@ def test_stages_are_timed(fitted: Method, ranking: Ranking) -> None:
 
 
 def test_order_is_learned_on_the_conveyor(entrant: Entrant) -> None:
+    if entrant.name in BY_PLACE:
+        pytest.skip("all users have one length here, so the place that is asked for was never trained")
     world = split(toys.conveyor(n_items=12, n_users=60, length=6))
     method = build(entrant, FLOOR_TRAINING)
     method.config = replace_nested(method.config, OWN_FLOOR.get(entrant.name, {}))

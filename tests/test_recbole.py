@@ -252,6 +252,7 @@ def test_defaults_are_recboles_own(name: str) -> None:
     assert isinstance(method, Sequential)
     expected = {key: value for key, value in properties_of(f"model/{name}").items() if key not in NOT_OPTIONS}
     mine = {key: value for key, value in method.options().items() if key in expected}
+    mine = {key: list(value) if isinstance(value, tuple) else value for key, value in mine.items()}
     numbers = {key: float(value) for key, value in expected.items() if isinstance(mine[key], float)}  # YAML: "1e-12"
     assert mine == expected | numbers
     overall = properties_of("overall")

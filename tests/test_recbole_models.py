@@ -218,7 +218,7 @@ def test_stopped_in_either_stage_it_continues_to_the_same_answer(pauses: int, tm
     assert resumed.training_report() == undisturbed.training_report()
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("BERT4Rec", 40), ("Caser", 12), ("HGN", 40)])
+@pytest.mark.parametrize(("name", "epochs"), [("BERT4Rec", 40), ("Caser", 12), ("HGN", 30)])
 def test_order_is_learned_where_histories_differ_in_length(name: str, epochs: int) -> None:
     """The conveyor of all methods has users of one length, whose last places no training sequence reaches."""
     random = np.random.default_rng(0)

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +26,6 @@ EXPECTED = {
     ".item": {"item_id": "token"},
 }
 OPTIONAL = ("timestamp",)
-NAME = re.compile(r"\w[\w.+-]*")
-"""Of a dataset: the name of its files, and of folders made for it, so it must not lead elsewhere."""
 
 
 class MissingData(FileNotFoundError, ValueError):
@@ -52,8 +49,8 @@ def read(path: Path) -> Tables:
     Raises MissingData when there is nothing to read, ValueError with one sentence for a damaged file.
     """
     folder, name = _locate(path)
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot name a dataset; rename its files to letters, digits and . _ + -")
+    if name.startswith("."):  # a file name holds no separator, so this is all that could lead elsewhere
+        raise ValueError(f"{name!r} cannot name a dataset; rename its files to begin with a letter or a digit")
     meta = _read_meta(folder / META)
     types: dict[str, str] = {}
     if (folder / f"{name}.inter").exists():
