@@ -56,7 +56,10 @@ class Caser(Sequential):
     search = {"training.learning_rate": RATES, "options.embedding_size": WIDTHS, "options.dropout_prob": DROPOUTS}
     search_profiles = {"small": {"options.embedding_size": SMALL_WIDTHS}}
     full_width = True
-    profiles = PROFILES
+    profiles = {
+        **PROFILES,  # a step costs 20 small convolutions whatever its size, so few large ones
+        "smoke": {"options": {"embedding_size": 32}, "training": {**SMOKE_TRAINING, "epochs": 6, "batch_size": 512}},
+    }
 
     def build(self, view: TrainingView) -> None:
         super().build(view)
