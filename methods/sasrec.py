@@ -69,7 +69,8 @@ class SASRec(Method):
         "sampled": {"loss": "sampled-softmax", "negatives": 256},
         # One negative a position is a faint signal; Beauty's validation prefers less dropout under it (.018 to .017).
         "bce": {"loss": "bce", "negatives": 1, "dropout": 0.2},
-        "gbce": {"loss": "gbce", "negatives": 256},
+        # It lies at the level of popularity for its first 7 (Beauty) to 15 (Toys) epochs, which patience must outlast.
+        "gbce": {"loss": "gbce", "negatives": 256, "training": {"patience": 30}},
         "drop-seen": {"drop_seen": True},
     }
     profiles = {
