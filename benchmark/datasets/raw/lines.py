@@ -51,7 +51,7 @@ def size_of(path: Path) -> int:
     if not path.exists():
         raise MissingData(f"{path} is missing; put it there")
     if not (size := path.stat().st_size):
-        raise ValueError(f"{path} is empty; download it again")
+        raise ValueError(f"{path} is empty; give a file with rows, or download it again")
     return size
 
 
@@ -82,7 +82,7 @@ class Tally:
     def close(self) -> None:
         """Raises ValueError when the file held no line, or too many that could not be understood."""
         if not self.read:
-            raise ValueError(f"{self.path} is empty; download it again")
+            raise ValueError(f"{self.path} is empty; give a file with rows, or download it again")
         if self.skipped > MAX_SKIPPED * self.read:
             raise ValueError(
                 f"{self.path} is not in the expected format: {self.skipped:,} of {self.read:,} lines cannot be read, "
