@@ -82,6 +82,11 @@ class Sequences:
         within = np.arange(lengths.sum()) - np.repeat(_offsets(lengths)[:-1], lengths)
         return Sequences(self.items[starts + within], _offsets(lengths))
 
+    def apart(self, distance: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Every item and the one ``distance`` places after it in the same row, as two (P,) arrays."""
+        same = self.row_of[distance:] == self.row_of[:-distance]
+        return self.items[:-distance][same], self.items[distance:][same]
+
     def padded(self, width: int | None = None) -> np.ndarray:
         """(R, width) right-padded with PAD; ``width`` defaults to the longest row and must hold every row."""
         width = int(self.lengths.max(initial=0)) if width is None else width

@@ -41,8 +41,9 @@ def tables(found: Sequence[Record], folder: Path, shown: Sequence[Record] | None
     """
     asked = {(_place(record), record.dataset) for record in (found if shown is None else shown)}
     groups: dict[str, list[Record]] = defaultdict(list)
+    places = {place for place, _ in asked}
     for record in found:
-        if any(place == _place(record) for place, _ in asked):
+        if _place(record) in places:
             groups[_place(record)].append(record)
     texts = []
     for place, group in sorted(groups.items()):

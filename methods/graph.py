@@ -18,13 +18,13 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from benchmark.method import Estimate, Method
+from benchmark.method import Estimate
 from benchmark.space import Range
-from benchmark.types import Budget, Cases, Ranking, Sequences, Spend, TrainingView
-from methods.blocks.ranking import rank_by_score
+from benchmark.types import Cases, Sequences, TrainingView
+from methods.blocks.ranking import Scorer
 
 
-class Graph(Method):
+class Graph(Scorer):
     """score(i) = sum over history items j of recency^(steps since j) * (W + two_hop * W P)[j, i].
 
     W[j, i] = e[j, i] / (out[j]^source_norm in[i]^target_norm): e sums nearness^(d - 1) over all i that came d <=
@@ -54,6 +54,7 @@ class Graph(Method):
         drop_seen: bool = False
 
     config: Config
+    forward_passes = 0
     presets = {"drop-seen": {"drop_seen": True}}
     lineup = ("", "@drop-seen")
     search = {
@@ -72,14 +73,6 @@ class Graph(Method):
             self.weights = _normalised(edges, self.config.source_norm, self.config.target_norm)  # (N + 1, N + 1)
             self.steps = _normalised(edges, 1.0, 0.0)
         return self
-
-    def recommend(
-        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
-    ) -> Ranking:
-        scored = self.weights.shape[0] - 1 if candidates is None else len(candidates)
-        spend = Spend(rule="scores", items_scored=scored, forward_passes=0)
-        with self.run.stage("decode"):
-            return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates)
 
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1)"""
@@ -108,8 +101,7 @@ def transitions(sequences: Sequences, n_items: int, config: Graph.Config) -> spa
     size = n_items + 1
     forward = sparse.csr_matrix((size, size), dtype=np.float32)
     for distance in range(1, config.window + 1):
-        within = sequences.row_of[distance:] == sequences.row_of[:-distance]
-        pairs = sequences.items[:-distance][within], sequences.items[distance:][within]
+        pairs = sequences.apart(distance)
         weights = np.full(len(pairs[0]), config.nearness ** (distance - 1), np.float32)
         forward = forward + sparse.csr_matrix((weights, pairs), shape=(size, size))  # equal pairs add up
     return (forward + config.backward * forward.T).tocsr()

@@ -18,10 +18,10 @@ from scipy import sparse
 from torch import Tensor
 
 from benchmark.artifacts import cached
-from benchmark.method import Estimate, Method
+from benchmark.method import Estimate
 from benchmark.space import Choices, LogRange, Range
-from benchmark.types import Budget, Cases, Ranking, Sequences, Spend, TrainingView
-from methods.blocks.ranking import rank_by_score
+from benchmark.types import Cases, Sequences, TrainingView
+from methods.blocks.ranking import Scorer
 
 STAGE_VERSION = 1
 """Raise it when ``similarities`` changes its result."""
@@ -31,7 +31,7 @@ BLOCK_ITEMS = 1024
 """Rows of the item-item matrix that are dense at one time."""
 
 
-class ItemKNN(Method):
+class ItemKNN(Scorer):
     """score(i) = sum over history items j of recency^(steps since j) * cos(i, j), over the neighbours of j.
 
     Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
@@ -46,6 +46,7 @@ class ItemKNN(Method):
         drop_seen: bool = False
 
     config: Config
+    forward_passes = 0
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "drop-seen": {"drop_seen": True},
@@ -72,14 +73,6 @@ class ItemKNN(Method):
     def _arrays(self, view: TrainingView) -> dict[str, np.ndarray]:
         matrix = similarities(view.sequences, view.n_items, self.config.neighbours)
         return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-
-    def recommend(
-        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
-    ) -> Ranking:
-        scored = self.similar.shape[0] - 1 if candidates is None else len(candidates)
-        spend = Spend(rule="scores", items_scored=scored, forward_passes=0)
-        with self.run.stage("decode"):
-            return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates)
 
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1)"""

@@ -10,13 +10,13 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from benchmark.method import Estimate, Method
+from benchmark.method import Estimate
 from benchmark.space import LogRange
-from benchmark.types import Budget, Cases, Ranking, Spend, TrainingView
-from methods.blocks.ranking import rank_by_score
+from benchmark.types import Cases, TrainingView
+from methods.blocks.ranking import Scorer
 
 
-class Markov(Method):
+class Markov(Scorer):
     """score(i) = count(last -> i) + popularity_weight * popularity(i) / max popularity."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Markov(Method):
         """Below 1: popularity orders equal counts and fills the list, but never outranks one transition."""
 
     config: Config
+    forward_passes = 0
     search = {"popularity_weight": LogRange(1.0, 100.0)}  # below 1 all give the same order
 
     def fit(self, view: TrainingView) -> Self:
@@ -33,20 +34,10 @@ class Markov(Method):
         return self
 
     def _count(self, view: TrainingView) -> None:
-        sequences, n = view.sequences, view.n_items + 1
-        within = sequences.row_of[1:] == sequences.row_of[:-1]  # a pair must not cross from one user to the next
-        pairs = sequences.items[:-1][within], sequences.items[1:][within]
+        pairs, n = view.sequences.apart(), view.n_items + 1
         ones = np.ones(len(pairs[0]), np.float32)
         self.follows = sparse.csr_matrix((ones, pairs), shape=(n, n))  # (from, to), equal pairs add up
         self.popularity = (view.item_counts / max(1, view.item_counts.max())).astype(np.float32)  # (N + 1,)
-
-    def recommend(
-        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
-    ) -> Ranking:
-        scored = len(self.popularity) - 1 if candidates is None else len(candidates)
-        spend = Spend(rule="scores", items_scored=scored, forward_passes=0)
-        with self.run.stage("decode"):
-            return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates)
 
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1)"""

@@ -24,15 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.evaluate import mean_metric
-from benchmark.method import Estimate, Method, later
+from benchmark.method import Estimate, later
 from benchmark.space import OneOf
-from benchmark.types import PAD, Budget, Cases, Ranking, Sequences, Spend, TrainingView
-from methods.blocks.ranking import rank_by_score
+from benchmark.types import PAD, Cases, Sequences, TrainingView
+from methods.blocks.ranking import Scorer
 from methods.blocks.training import Training, seed_everything, train
 
 
-class SASRec(Method):
+class SASRec(Scorer):
     """Pre-norm blocks, GELU, tied item embedding, learned positions counted from the start of the window."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -114,9 +113,7 @@ class SASRec(Method):
             lengths,
             lambda rows, length: self._loss(*(t[rows, :length] for t in tensors)),
             self.config.training,
-            lambda: mean_metric(
-                self._rank(view.valid.cases, 10, "validate", view.candidates), view.valid.targets, view.selection
-            ),
+            lambda: self._validate(view),
             self.run,
             rows_per_batch=lambda length: max(1, self.config.training.batch_size // length),
             validate_every=self.config.validate_every,
@@ -155,17 +152,6 @@ class SASRec(Method):
         share = self._drawn(n_items) / max(1, n_items - 1)
         return 1.0 - self.config.calibration * (1.0 - share)
 
-    def recommend(
-        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
-    ) -> Ranking:
-        with self.run.stage("decode"):
-            return self._rank(cases, k, "decode", candidates)
-
-    def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
-        n_candidates = len(cases.tie_order) - 1 if candidates is None else len(candidates)
-        spend = Spend(rule="scores", items_scored=n_candidates)
-        return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates, stage=stage)
-
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1)"""
         scores = score_last(self.model, self.run.device, self._asked(cases))
@@ -192,9 +178,7 @@ class SASRec(Method):
         per_position = 2 * config.width * scored + 24 * config.layers * config.width**2
         flops = 3 * n_interactions * per_position + 2 * n_users * n_items * config.width
         seconds = min(40, config.training.epochs) * flops / 20e9
-        cap = config.training.max_minutes
-        seconds = seconds if cap is None else min(seconds, 60 * cap)
-        return Estimate(seconds, 6e8 + 12.0 * config.training.batch_size * n_items)
+        return Estimate(config.training.capped(seconds), 6e8 + 12.0 * config.training.batch_size * n_items)
 
 
 class Network(nn.Module):

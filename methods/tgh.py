@@ -20,16 +20,16 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from benchmark.method import Estimate, Method
-from benchmark.types import PAD, Budget, Cases, Ranking, Spend, TrainingView
-from methods.blocks.ranking import rank_by_score, top_k
+from benchmark.method import Estimate
+from benchmark.types import PAD, Cases, TrainingView
+from methods.blocks.ranking import Scorer, top_k
 from methods.blocks.text_encoder import encode_texts
 
 LEVEL = 4.0
 """One level is above another by more than similarity (-1 to 1) and edge weight together can make up for."""
 
 
-class TGH(Method):
+class TGH(Scorer):
     """Ring h of an item: the items that training sequences lead to in h steps and in no fewer.
 
     In ring 1 the score is cos(text of the source, text of i) + edge_weight * log(1 + count(source -> i)) relative to
@@ -50,6 +50,7 @@ class TGH(Method):
             object.__setattr__(self, "before", tuple(self.before))
 
     config: Config
+    forward_passes = 0
     presets = {"two": {"last": (5, 1), "before": (3, 1)}, "drop-seen": {"drop_seen": True}}
     lineup = ("", "@drop-seen")
     reads_text = True
@@ -66,14 +67,6 @@ class TGH(Method):
             self.edges = transition_weights(view)
             self.follows = self.edges.astype(bool).astype(np.float32)
         return self
-
-    def recommend(
-        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
-    ) -> Ranking:
-        scored = len(cases.tie_order) - 1 if candidates is None else len(candidates)
-        spend = Spend(rule="scores", items_scored=scored, forward_passes=0)
-        with self.run.stage("decode"):
-            return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates)
 
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1): the level of a place or ring, and between two levels the score within it."""
@@ -134,9 +127,7 @@ class TGH(Method):
 
 def transition_weights(view: TrainingView) -> sparse.csr_matrix:
     """(N + 1, N + 1): log(1 + how often i came right after j), divided by the largest of row j."""
-    sequences, size = view.sequences, view.n_items + 1
-    within = sequences.row_of[1:] == sequences.row_of[:-1]
-    pairs = sequences.items[:-1][within], sequences.items[1:][within]
+    pairs, size = view.sequences.apart(), view.n_items + 1
     counts = sparse.csr_matrix((np.ones(len(pairs[0]), np.float32), pairs), shape=(size, size))
     weights = counts.log1p()
     largest = weights.max(axis=1).toarray().ravel()

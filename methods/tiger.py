@@ -286,17 +286,13 @@ class TIGER(Method):
         per_token = 2 * shape.encoder_layers * (4 * shape.width * inner + 2 * shape.width * shape.feed)
         history = min(8.0, n_interactions / n_users)
         flops = 3 * n_interactions * history * codes * per_token * config.training.epochs
-        seconds = _capped(flops / 40e9, config.training)
+        seconds = config.training.capped(flops / 40e9)
         if config.tokenizer.kind == "rq-vae":
             widths = (384, *config.tokenizer.hidden, config.tokenizer.width)
             per_item = 12 * sum(a * b for a, b in pairwise(widths))
-            seconds += _capped(n_items * per_item * config.tokenizer.training.epochs / 40e9, config.tokenizer.training)
+            seconds += config.tokenizer.training.capped(n_items * per_item * config.tokenizer.training.epochs / 40e9)
         decoded = n_users * per_token * (history * codes + 20 * codes)
         return Estimate(seconds + decoded / 20e9, 1.5e9)
-
-
-def _capped(seconds: float, training: Training) -> float:
-    return seconds if training.max_minutes is None else min(seconds, 60 * training.max_minutes)
 
 
 METHOD = TIGER

@@ -152,9 +152,8 @@ def _head_or_tail(ordered: np.ndarray, targets: np.ndarray, n_items: int) -> Sli
 
 def _transition_seen(view: TrainingView, test: Questions) -> np.ndarray:
     """(U,) bool: does the target follow the last history item directly in some training sequence?"""
-    items, row_of = view.sequences.items.astype(np.int64), view.sequences.row_of
-    adjacent = row_of[1:] == row_of[:-1]
-    known = (items[:-1] * (view.n_items + 1) + items[1:])[adjacent]
+    before, after = view.sequences.apart()
+    known = before.astype(np.int64) * (view.n_items + 1) + after
     asked = test.cases.histories.last_items.astype(np.int64) * (view.n_items + 1) + test.targets.items
     return np.isin(asked, known)
 

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmark.evaluate import mean_metric
+from benchmark.method import Method
 from benchmark.run import Run
-from benchmark.types import PAD, Cases, Ranking, Spend
+from benchmark.types import PAD, Budget, Cases, Ranking, Spend, TrainingView
+
+
+class Scorer(Method):
+    """A method that gives every item a score; its rooms say how in ``_score``."""
+
+    forward_passes: ClassVar[float] = 1.0
+    """Of a model, per user; 0 for a method that only counts."""
+
+    @abstractmethod
+    def _score(self, cases: Cases) -> Tensor:
+        """(B, N + 1)"""
+
+    def recommend(
+        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
+    ) -> Ranking:
+        with self.run.stage("decode"):
+            return self._rank(cases, k, "decode", candidates)
+
+    def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
+        scored = len(cases.tie_order) - 1 if candidates is None else len(candidates)
+        spend = Spend(rule="scores", items_scored=scored, forward_passes=self.forward_passes)
+        return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates, stage=stage)
+
+    def _validate(self, view: TrainingView) -> float:
+        """The selection metric on the validation questions."""
+        ranking = self._rank(view.valid.cases, 10, "validate", view.candidates)
+        return mean_metric(ranking, view.valid.targets, view.selection)
 
 
 def top_k(scores: Tensor, k: int, tie_order: Tensor) -> tuple[Tensor, Tensor]:

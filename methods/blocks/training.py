@@ -46,6 +46,10 @@ class Training:
     max_minutes: float | None = None
     """Cap on the training time of one job, summed over resumed sessions; reaching it marks the row under-trained."""
 
+    def capped(self, seconds: float) -> float:
+        """What is left of an estimate under the cap."""
+        return seconds if self.max_minutes is None else min(seconds, 60 * self.max_minutes)
+
 
 @dataclass
 class Report:

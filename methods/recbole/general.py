@@ -8,25 +8,24 @@ general model ranks the user's own purchases first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.evaluate import mean_metric
-from benchmark.method import Estimate, Method
+from benchmark.method import Estimate
 from benchmark.space import LogRange, OneOf, Range
-from benchmark.types import Budget, Cases, Ranking, Spend, TrainingView
-from methods.blocks.ranking import rank_by_score
+from benchmark.types import Cases, Ranking, TrainingView
+from methods.blocks.ranking import Scorer
 from methods.blocks.training import Report, Training, seed_everything, train
 from methods.recbole.library import GENERAL, NEGATIVE, TARGET, USER, build_model
 from methods.recbole.purchases import Negatives, Purchases, old_scipy
-from methods.recbole.sequential import RATES, SMALL_WIDTHS, WIDTHS
+from methods.recbole.sequential import DEFAULT_TRAINING, RATES, SMALL_WIDTHS, WIDTHS
 
 
-class General(Method):
+class General(Scorer):
     """One of RecBole's general models, asked by user id."""
 
     model_name: ClassVar[str]
@@ -42,17 +41,6 @@ class General(Method):
         with old_scipy():
             options = asdict(self.config.options)
             self.model = build_model(GENERAL, self.model_name, options, self.purchases, self.run.device)
-
-    def recommend(
-        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
-    ) -> Ranking:
-        with self.run.stage("decode"):
-            return self._rank(cases, k, "decode", candidates)
-
-    def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
-        scored = len(cases.tie_order) - 1 if candidates is None else len(candidates)
-        spend = Spend(rule="scores", items_scored=scored)
-        return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates, stage=stage)
 
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1)"""
@@ -77,9 +65,7 @@ class Learned(General):
             torch.ones(len(self.items), dtype=torch.long),
             lambda rows, _length: self._loss(rows),
             self.config.training,
-            lambda: mean_metric(
-                self._rank(view.valid.cases, 10, "validate", view.candidates), view.valid.targets, view.selection
-            ),
+            lambda: self._validate(view),
             self.run,
             validate_every=self.config.validate_every,
         )
@@ -102,19 +88,14 @@ class Learned(General):
         return vars(self.report)
 
 
-def pairwise_training() -> Training:
-    """RecBole's defaults; without weight decay AdamW is its Adam."""
-    return Training(epochs=300, batch_size=2048, learning_rate=1e-3, schedule="constant", patience=10)
-
-
 def pairwise_estimate(config: Any, per_step: float, n_users: int, n_items: int, n_interactions: int) -> Estimate:
     """All epochs, of steps that take ``per_step`` seconds; validation ranks 5e7 scores a second."""
     training = config.training
     steps = training.epochs * max(1.0, n_interactions / training.batch_size)
     seconds = steps * per_step + training.epochs / config.validate_every * n_users * n_items / 5e7
-    if training.max_minutes is not None:
-        seconds = min(seconds, 60 * training.max_minutes)
-    return Estimate(seconds, 6e8 + 16.0 * config.options.embedding_size * (n_users + n_items) + 2e4 * n_items)
+    return Estimate(
+        training.capped(seconds), 6e8 + 16.0 * config.options.embedding_size * (n_users + n_items) + 2e4 * n_items
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +138,7 @@ class BPR(Learned):
         drop_seen: bool = False
         validate_every: int = 1
         """Epochs from one validation to the next."""
-        training: Training = field(default_factory=pairwise_training)
+        training: Training = DEFAULT_TRAINING
 
     model_name = "BPR"
     search = {"training.learning_rate": RATES, "options.embedding_size": WIDTHS}
@@ -183,7 +164,7 @@ class LightGCN(Learned):
         drop_seen: bool = False
         validate_every: int = 1
         """Epochs from one validation to the next."""
-        training: Training = field(default_factory=pairwise_training)
+        training: Training = DEFAULT_TRAINING
 
     model_name = "LightGCN"
     search = {

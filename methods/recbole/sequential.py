@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.evaluate import mean_metric
-from benchmark.method import Estimate, Method
+from benchmark.method import Estimate
 from benchmark.space import OneOf
-from benchmark.types import PAD, Budget, Cases, Ranking, Spend, TrainingView
+from benchmark.types import PAD, Cases, TrainingView
 from methods.blocks.next_item import NextItemPairs
-from methods.blocks.ranking import rank_by_score
+from methods.blocks.ranking import Scorer
 from methods.blocks.training import Report, Training, seed_everything, train
 from methods.recbole.library import ITEMS, LENGTH, NEGATIVE, SEQUENTIAL, TARGET, USER, Catalogue, build_model
 
@@ -56,7 +54,7 @@ LAYERS, DROPOUTS = OneOf((1, 2)), OneOf((0.1, 0.2, 0.3, 0.5))
 """What tuning may choose, the same for all models; widths are narrower at profile small."""
 
 
-class Sequential(Method):
+class Sequential(Scorer):
     """One of RecBole's sequential models, trained on every (prefix, next item) pair."""
 
     model_name: ClassVar[str]
@@ -86,9 +84,7 @@ class Sequential(Method):
             self.pairs.lengths,
             self.loss,
             self.config.training,
-            lambda: mean_metric(
-                self._rank(view.valid.cases, 10, "validate", view.candidates), view.valid.targets, view.selection
-            ),
+            lambda: self._validate(view),
             self.run,
         )
 
@@ -128,17 +124,6 @@ class Sequential(Method):
         missing = self.max_history - histories.shape[1] if self.full_width else 0
         return F.pad(histories, (0, missing), value=PAD)
 
-    def recommend(
-        self, cases: Cases, k: int, *, candidates: np.ndarray | None = None, budget: Budget | None = None
-    ) -> Ranking:
-        with self.run.stage("decode"):
-            return self._rank(cases, k, "decode", candidates)
-
-    def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
-        scored = len(cases.tie_order) - 1 if candidates is None else len(candidates)
-        spend = Spend(rule="scores", items_scored=scored)
-        return rank_by_score(self._score, cases, k, run=self.run, spend=spend, candidates=candidates, stage=stage)
-
     def _score(self, cases: Cases) -> Tensor:
         """(B, N + 1). A user without history is asked with one PAD, as RecBole has no empty sequences."""
         histories = cases.histories.tail(self.max_history)
@@ -174,9 +159,7 @@ def pairwise_estimate(per_pair: float, training: Training, n_users: int, n_items
     """Three times the forward FLOPs of every pair, 30 epochs until patience, validation users ranked every epoch."""
     epoch = 3 * n_pairs * per_pair / FLOPS_PER_SECOND + n_users * n_items / 1e8
     seconds = min(30, training.epochs) * epoch
-    if training.max_minutes is not None:
-        seconds = min(seconds, 60 * training.max_minutes)
-    return Estimate(seconds, 6e8 + 12.0 * training.batch_size * n_items)
+    return Estimate(training.capped(seconds), 6e8 + 12.0 * training.batch_size * n_items)
 
 
 DEFAULT_TRAINING = Training(epochs=300, batch_size=2048, learning_rate=1e-3, schedule="constant", patience=10)
