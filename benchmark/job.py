@@ -94,6 +94,11 @@ class Job:
         """Checkpoints and log of the unfinished job; gone once its record is written."""
         return self._below(self.output_dir / ".work")
 
+    @property
+    def model_path(self) -> Path:
+        """The fitted model, of methods that save it."""
+        return self._below(self.output_dir / ".models") / "model.ckpt"
+
     def _below(self, root: Path) -> Path:
         return records.folder_of(root, self.protocol, self.dataset_name, self.method_name, self.config_hash, self.seed)
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import reduce
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -61,6 +62,8 @@ class Method(ABC):
     """Whether item texts are read through ``run.text_encoder``; the encoder is then part of the run's identity."""
     paper_text_encoder: ClassVar[str] = ""
     """The paper's own encoder, for track ``paper``; empty = the unified track's."""
+    saves: ClassVar[bool] = False
+    """Whether fitted models are kept, by ``save`` and ``load``, for audits that ask them again."""
     arguments: ClassVar[tuple[str, ...]] = ()
     """What may follow ``room:``; empty when the room takes no argument."""
     variants: ClassVar[Mapping[str, type[Method]]] = {}
@@ -102,6 +105,14 @@ class Method(ABC):
     def estimate(cls, config: Any, n_users: int, n_items: int, n_interactions: int) -> Estimate | None:
         """Expected cost of one job on one CPU core, or None when nobody knows."""
         return None
+
+    def save(self, path: Path) -> None:
+        """Write all that ``recommend`` needs as one file; only asked of methods with ``saves``."""
+        raise NotImplementedError
+
+    def load(self, path: Path, view: TrainingView) -> Self:
+        """Become what was saved, as if fitted to ``view``. Raises ValueError for a damaged file."""
+        raise NotImplementedError
 
     def parameters(self) -> int:
         """Trainable parameters of the fitted model; 0 for a method that only counts."""

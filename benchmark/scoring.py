@@ -33,6 +33,8 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
         return base_fields(job, protocol) | {"status": "skipped", "reason": reason}, {}
     method = job.method(entrant, run)
     method.fit(split.train)
+    if method.saves:
+        method.save(job.model_path)
     ranking, again = ask(method, split, protocol)
     scores = evaluate(ranking, split.test, split, protocol.rules, dataset.n_items)
     apart: dict[str, np.ndarray] = {}

@@ -22,8 +22,7 @@ from benchmark.evaluate import check, mean_metric
 from benchmark.method import build_config, replace_nested
 from benchmark.run import Interrupted, Run
 from benchmark.types import PAD, Budget, Cases, Dataset, Questions, Ranking, Sequences, Split, TrainingView
-from methods import tiger
-from methods.blocks import training
+from methods.blocks import tokenizer, training
 from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.semantic_ids import PAD_TOKEN
 from methods.blocks.t5 import T5, Shape
@@ -205,7 +204,7 @@ def test_the_unified_sizes_are_those_of_the_later_papers_and_the_paper_track_is_
 
 def test_the_user_token_stands_first_and_lies_behind_the_codes(paper: TIGER) -> None:
     users, items = torch.arange(1, 5001), torch.tensor([[1, 2]]).expand(5000, 2)
-    tokens = paper._tokens(users, items)
+    tokens = paper.tokens(users, items)
     levels = paper.ids.levels
     assert levels == 4 and tokens.shape == (5000, 1 + 2 * levels)
     assert torch.equal(tokens[:, 1:], paper.ids.tokens(items).flatten(1))
@@ -214,7 +213,7 @@ def test_the_user_token_stands_first_and_lies_behind_the_codes(paper: TIGER) -> 
     assert len(paper.model.embedding.weight) == paper.ids.vocab_size + 2000
     # 5000 balls thrown into 2000 urns leave exp(-2.5) of them empty; a hash that is regular would leave none.
     assert len(hashed.unique()) / 2000 == pytest.approx(1 - math.exp(-2.5), abs=0.09)
-    assert torch.equal(tokens[:7], paper._tokens(users[:7], items[:7]))
+    assert torch.equal(tokens[:7], paper.tokens(users[:7], items[:7]))
 
 
 def test_the_user_token_matters_and_padding_beside_it_does_not(paper: TIGER, world: Split) -> None:
@@ -261,7 +260,7 @@ def test_texts_of_cold_items_do_not_move_the_codes_of_the_others(world: Split, t
     for cold in (vectors[COLD], 50 * vectors[COLD]):
         vectors[COLD] = cold
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiger, "encode_texts", lambda *_: vectors)
+            patch.setattr(tokenizer, "encode_texts", lambda *_: vectors)
             codes.append(TIGER(config(collisions="digit")).fit(world.train).ids.codes[1:COLD, :4])
     np.testing.assert_array_equal(*codes)
 
@@ -391,7 +390,7 @@ def test_ids_are_kept_for_whatever_else_needs_the_same(
     run = Run(artifacts_dir=tmp_path)
     first = TIGER(config(), run=run).fit(world.train)
     assert len(made(tmp_path)) == 1
-    monkeypatch.setattr(tiger, "quantize", lambda *_, **__: pytest.fail("the ids were made again"))
+    monkeypatch.setattr(tokenizer, "quantize", lambda *_, **__: pytest.fail("the ids were made again"))
     second = TIGER(config(), run=run).fit(world.train)
     assert_same(*(m.recommend(world.test.cases, 10, budget=BUDGET) for m in (first, second)))
     assert second.tokenizer_report == first.tokenizer_report
@@ -449,15 +448,15 @@ def test_fewer_items_than_codes_are_all_found(n_items: int, preset: str | None) 
 
 
 def test_rows_of_other_items_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    view, plain = split(datasets.load("demo")).train, tiger.encode_texts
+    view, plain = split(datasets.load("demo")).train, tokenizer.encode_texts
 
     def shuffled(*arguments: Any) -> np.ndarray:
         vectors = plain(*arguments)
         vectors[1:] = np.random.default_rng(0).permutation(vectors[1:])
         return vectors
 
-    monkeypatch.setattr(tiger, "encode_texts", shuffled)
-    monkeypatch.setattr(tiger, "quantize", lambda *_: pytest.fail("codes were made of vectors of other items"))
+    monkeypatch.setattr(tokenizer, "encode_texts", shuffled)
+    monkeypatch.setattr(tokenizer, "quantize", lambda *_: pytest.fail("codes were made of vectors of other items"))
     with pytest.raises(ValueError, match="the text vectors do not belong to their items"):
         TIGER(config()).fit(view)
 

@@ -8,6 +8,7 @@ Letters: B users, S memory length, T target length, W beams, D width, H heads, E
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -68,10 +69,25 @@ class T5(nn.Module):
         position_bias: Tensor | None = None,
     ) -> Tensor:
         """Teacher forcing: tokens (B, T), the first being the start token -> logits (B, T, V)."""
-        states = self.decoder(
-            self.embedding(tokens), mask=mask, position_bias=position_bias, memory=memory, memory_mask=memory_mask
-        )
+        x = self.embedding(tokens)
+        return self.decode_embedded(x, memory, memory_mask, mask=mask, position_bias=position_bias)
+
+    def decode_embedded(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+    ) -> Tensor:
+        """The same from embeddings x (B, T, D) in place of tokens."""
+        states = self.decoder(x, mask=mask, position_bias=position_bias, memory=memory, memory_mask=memory_mask)
         return self.logits(states)
+
+    def decoding(self, memory: Tensor, memory_mask: Tensor | None = None) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """The step function of beams over memory (B, S, D), see ``Decoding.step``."""
+        return Decoding(self, memory, memory_mask).step
 
     def logits(self, states: Tensor) -> Tensor:
         """Decoder states (..., D) -> logits (..., V)."""
@@ -287,21 +303,29 @@ class Decoding:
 
         ``parents`` (B, W) says which beam of the previous step each beam continues; None at the first step.
         """
-        if parents is not None:
-            users = len(tokens)
-            first = torch.arange(users, device=tokens.device)[:, None] * (self.cache[0].shape[0] // users)
-            rows = (first + parents).flatten()
-            self.cache = [cache.index_select(0, rows) for cache in self.cache]
+        return self.model.logits(self.states(tokens, parents))
+
+    def states(self, tokens: Tensor, parents: Tensor | None = None) -> Tensor:
+        """``step`` up to the head: (B, W, D), for those who want the logits of some beams at a time."""
         bias = self._bias(tokens.device)  # (H, T)
         x = self.model.embedding(tokens)  # (B, W, D)
         cache = self.cache or [x.new_empty(0)] * len(self.cross)
-        self.cache = []
-        for layer, cross, past in zip(self.layers, self.cross, cache, strict=True):
-            x = x + self._own(layer, x, past, bias)
+        rows = None if parents is None else self._rows(parents)
+        for place, (layer, cross) in enumerate(zip(self.layers, self.cross, strict=True)):
+            past = cache[place] if rows is None else cache[place].index_select(0, rows)
+            attended, cache[place] = self._own(layer, x, past, bias)  # one layer's old rows go before the next's come
+            x = x + attended
             x = x + self._cross(layer, x, *cross)
             x = x + layer.feed(layer.feed_norm(x))
+        self.cache = cache
         self.length += 1
-        return self.model.logits(self.model.decoder.norm(x))
+        return self.model.decoder.norm(x)
+
+    def _rows(self, parents: Tensor) -> Tensor:
+        """Parents (B, W) -> (B * W,) rows of the cache."""
+        users = len(parents)
+        first = torch.arange(users, device=parents.device)[:, None] * (self.cache[0].shape[0] // users)
+        return (first + parents).flatten()
 
     def _bias(self, device: torch.device) -> Tensor:
         """(H, T): what the newest position adds to its scores of all positions so far."""
@@ -310,17 +334,16 @@ class Decoding:
         positions = torch.arange(self.length + 1, device=device)
         return self.model.decoder.position_bias(positions[-1:], positions)[0, :, 0]
 
-    def _own(self, layer: Layer, x: Tensor, past: Tensor, bias: Tensor) -> Tensor:
-        """Self-attention of each beam's newest token to its own tokens."""
+    def _own(self, layer: Layer, x: Tensor, past: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Self-attention of each beam's newest token to its own tokens, and the cache with that token."""
         attention, normed = layer.self_attention, layer.self_norm(x).flatten(0, 1)  # (B * W, D)
         heads = attention.heads
         new = attention.key_value(normed).unflatten(-1, (1, 2, heads, -1))  # (B * W, 1, 2, H, E)
         kept = new if self.length == 0 else torch.cat([past, new], 1)  # (B * W, T, 2, H, E)
-        self.cache.append(kept)
         query = attention.query(normed).unflatten(-1, (1, heads, -1))  # (B * W, 1, H, E)
         weights = ((query * kept[:, :, 0]).sum(-1) + bias.T).softmax(1)  # (B * W, T, H)
         attended = (weights[..., None] * kept[:, :, 1]).sum(1)  # (B * W, H, E)
-        return attention.out(attended.flatten(1)).view_as(x)
+        return attention.out(attended.flatten(1)).view_as(x), kept
 
     def _cross(self, layer: Layer, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Cross-attention; the beams of a user are the queries of one product."""
