@@ -66,6 +66,8 @@ class Method(ABC):
     """Whether fitted models are kept, by ``save`` and ``load``, for audits that ask them again."""
     arguments: ClassVar[tuple[str, ...]] = ()
     """What may follow ``room:``; empty when the room takes no argument."""
+    wraps: ClassVar[type[Method] | None] = None
+    """What a wrapper needs of the method it builds on, whose name follows ``room:``; ``around`` makes its class."""
     variants: ClassVar[Mapping[str, type[Method]]] = {}
     """Arguments that name a class of their own, with its own Config, presets, profiles and tracks."""
     search: ClassVar[Mapping[str, Choices]] = {}
@@ -95,6 +97,11 @@ class Method(ABC):
         ``candidates`` (C,) restricts the ranking to these item ids; ``budget`` bounds the search. Ties go to the
         item with the lower ``cases.tie_order``. When fewer than ``k`` items can be named, PAD fills the end.
         """
+
+    @classmethod
+    def around(cls, base: type[Method]) -> type[Method]:
+        """The class of a wrapper around ``base``, a subclass of ``wraps``, with its own Config and profiles."""
+        raise NotImplementedError
 
     @classmethod
     def unsuited(cls, view: TrainingView) -> str | None:

@@ -1,7 +1,7 @@
 """The rooms: each file or folder here that ends with ``METHOD = TheClass`` is a method, named as its file is.
 
 A method is asked for as ``room[:argument][@preset]``, or as ``path/to/file.py[@preset]`` for a file outside
-the suite. Installed packages add rooms by the entry-point group ``genrec_bench.methods`` (name -> class).
+the suite; the argument of a wrapper is such a method in its turn. Installed packages add rooms by the entry-point group ``genrec_bench.methods`` (name -> class).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ NOT_ROOMS = {"blocks", "audits"}
 """Folders here that hold what rooms share and questions asked of them."""
 
 _SPEC = re.compile(r"(?P<room>.+?\.py|[^:@]+)(?::(?P<argument>[^@]+))?(?:@(?P<preset>.+))?")
+_WRAPPED_FILE = re.compile(r"(?P<room>\w+):(?P<argument>.+\.py)(?:@(?P<preset>[^/]+))?")
 _FILE_STEM = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -64,22 +65,45 @@ def usual_text_encoder(profile: str) -> str:
 
 def load(spec: str) -> Entrant:
     """The method that ``spec`` names. Raises ValueError with the nearest known name."""
-    match = _SPEC.fullmatch(spec.strip())
+    match = _WRAPPED_FILE.fullmatch(spec.strip()) or _SPEC.fullmatch(spec.strip())
     if match is None:
         raise ValueError(f"'{spec}' is no method name; write room[:argument][@preset] or path/to/file.py[@preset]")
-    room, argument, preset, source = match["room"], match["argument"], match["preset"], None
-    if room.endswith(".py"):
-        path = Path(room).expanduser()
-        room, cls, source = path.stem, _external(path), str(path.resolve())
+    room, argument, preset = match["room"], match["argument"], match["preset"]
+    room, cls, source = _found(room)
+    if cls.wraps is not None:
+        argument, base, source = _base_of(cls, room, argument)
+        cls = cls.around(base)
     else:
-        cls = _room(room)
-    _check_argument(cls, room, argument)
-    cls = cls.variants.get(argument or "", cls)
+        _check_argument(cls, room, argument)
+        cls = cls.variants.get(argument or "", cls)
     _check_tuned(cls, spec, preset)
     if preset is not None and preset not in cls.presets:
         raise ValueError(f"unknown preset '@{preset}' of {room}; {hint(preset, cls.presets, 'presets', prefix='@')}")
     name = room + (f":{argument}" if argument else "") + (f"@{preset}" if preset else "")
     return Entrant(name, cls, argument, preset, source)
+
+
+def _found(room: str) -> tuple[str, type[Method], str | None]:
+    """A room's name or the path of a file -> its name, its class, the file outside the suite."""
+    if not room.endswith(".py"):
+        return room, _room(room), None
+    path = Path(room).expanduser()
+    return path.stem, _external(path), str(path.resolve())
+
+
+def _base_of(cls: type[Method], room: str, argument: str | None) -> tuple[str, type[Method], str | None]:
+    """What a wrapper is to build on -> its name, its class, the file outside the suite."""
+    assert cls.wraps is not None
+    if argument is None or argument == room:
+        fit = ", ".join(f"{room}:{name}" for name in names() if name != room and issubclass(_room(name), cls.wraps))
+        raise ValueError(f"{room} builds on another method; write one of {fit}")
+    name, base, source = _found(argument)
+    if not issubclass(base, cls.wraps):
+        raise ValueError(
+            f"{room} cannot build on {name}, which is no {cls.wraps.__name__} (a method that decodes semantic IDs); "
+            f"{room} alone names the ones it can build on"
+        )
+    return name, base, source
 
 
 def _built_in() -> set[str]:

@@ -19,16 +19,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark.method import Estimate, later
 from benchmark.space import OneOf
-from benchmark.types import PAD, Cases, Sequences, TrainingView
+from benchmark.types import Cases, TrainingView
 from methods.blocks.ranking import Scorer
-from methods.blocks.training import Training, seed_everything, train
+from methods.blocks.self_attention import Network, full_softmax, score_last, train_windows
+from methods.blocks.training import Training, seed_everything
 
 
 class SASRec(Scorer):
@@ -102,20 +102,15 @@ class SASRec(Scorer):
 
     def fit(self, view: TrainingView) -> Self:
         seed_everything(self.run.seed)
-        device = torch.device(self.run.device)
         width = self.config.history or view.max_history
-        self.model = Network(view.n_items, width, self.config).to(device)
-        inputs, targets, wanted = training_windows(view.sequences, width)
-        lengths = torch.from_numpy((inputs != PAD).sum(1))
-        tensors = [torch.from_numpy(a).to(device) for a in (inputs, targets, wanted)]
-        self.report = train(
+        self.model = Network(view.n_items, width, self.config).to(self.run.device)
+        self.report = train_windows(
             self.model,
-            lengths,
-            lambda rows, length: self._loss(*(t[rows, :length] for t in tensors)),
+            view.sequences,
+            self._loss,
             self.config.training,
             lambda: self._validate(view),
             self.run,
-            rows_per_batch=lambda length: max(1, self.config.training.batch_size // length),
             validate_every=self.config.validate_every,
         )
         return self
@@ -124,7 +119,7 @@ class SASRec(Scorer):
         """Mean loss over the wanted positions of inputs and targets (B, L)."""
         states, items = self.model(inputs), self.model.item.weight  # (B, L, D), (N + 1, D)
         if self.config.loss == "cross-entropy":
-            return F.cross_entropy((states[wanted] @ items[1:].T).float(), targets[wanted] - 1)
+            return full_softmax(states[wanted], items, targets[wanted])
         losses: dict[str, Callable[..., Tensor]] = {
             "sampled-softmax": sampled_softmax,
             "bce": binary_cross_entropy,
@@ -181,59 +176,6 @@ class SASRec(Scorer):
         return Estimate(config.training.capped(seconds), 6e8 + 12.0 * config.training.batch_size * n_items)
 
 
-class Network(nn.Module):
-    """history (B, L) -> states (B, L, D); state t has seen items 0..t only."""
-
-    def __init__(self, n_items: int, max_history: int, config: SASRec.Config):
-        super().__init__()
-        self.item = nn.Embedding(n_items + 1, config.width, padding_idx=PAD)
-        self.position = nn.Embedding(max_history, config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
-        self.apply(_initialise)
-
-    def forward(self, history: Tensor) -> Tensor:
-        positions = self.position.weight[: history.shape[1]]  # (L, D)
-        x = self.dropout(self.item(history) + positions)  # (B, L, D)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
-
-
-class Block(nn.Module):
-    """Causal attention and a feed-forward layer, each behind a norm and a residual."""
-
-    def __init__(self, config: SASRec.Config):
-        super().__init__()
-        self.heads, self.drop = config.heads, config.dropout
-        self.attention_norm, self.feed_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.out = nn.Linear(config.width, config.width)
-        self.feed = nn.Sequential(
-            nn.Linear(config.width, 4 * config.width), nn.GELU(), nn.Linear(4 * config.width, config.width)
-        )
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, H, D/H)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D/H)
-        drop = self.drop if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
-        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))  # (B, L, D)
-        return x + self.dropout(self.feed(self.feed_norm(x)))
-
-
-def _initialise(module: nn.Module) -> None:
-    """N(0, 0.02) weights, zero biases and a zero PAD row."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        nn.init.zeros_(module.weight[module.padding_idx])
-
-
 def sampled_softmax(positive: Tensor, negative: Tensor, is_positive: Tensor) -> Tensor:
     """Cross-entropy of positive (P,) among itself and negative (P, M); drawn positives do not count against it."""
     logits = torch.cat([positive[:, None], negative.masked_fill(is_positive, -torch.inf)], 1)  # (P, 1 + M)
@@ -244,44 +186,6 @@ def binary_cross_entropy(positive: Tensor, negative: Tensor, is_positive: Tensor
     """The paper's eq. 8: -log s(positive)^power - sum log(1 - s(negative)), mean over positions."""
     pushed = F.softplus(negative).masked_fill(is_positive, 0.0).sum(1)
     return (power * F.softplus(-positive) + pushed).mean()
-
-
-def training_windows(sequences: Sequences, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs, targets (R, width) int64 and the wanted positions (R, width) bool: each next item asked once.
-
-    A sequence of n items gives n - 1 positions. When they do not fit into ``width``, overlapping windows that start
-    half a width apart cover them, and a position already asked in an earlier window is not asked again, so the
-    number of wanted positions is the number of (prefix, next item) pairs (Beauty: 131,413).
-    """
-    rows: list[np.ndarray] = []
-    fresh_from: list[int] = []
-    stride = max(1, width // 2)
-    for sequence in sequences:
-        n = len(sequence) - 1
-        if n < 1:
-            continue
-        asked = 0
-        for end in [n] if n <= width else [*range(width, n, stride), n]:
-            start = max(0, end - width)
-            if end > asked:
-                rows.append(sequence[start : end + 1])
-                fresh_from.append(asked - start)
-            asked = max(asked, end)
-    padded = Sequences.from_rows(rows).padded(width + 1).astype(np.int64)  # (R, width + 1)
-    inputs, targets = padded[:, :-1].copy(), padded[:, 1:].copy()
-    inputs[targets == PAD] = PAD
-    wanted = (targets != PAD) & (np.arange(width) >= np.array(fresh_from)[:, None])
-    return inputs, targets, wanted
-
-
-def score_last(model: Network, device: str, cases: Cases) -> Tensor:
-    """Scores (B, N + 1) of every item after each history; causal attention makes right padding harmless."""
-    histories = cases.histories.tail(model.position.num_embeddings)
-    lengths = np.maximum(histories.lengths, 1)  # an empty history is read as one PAD
-    history = torch.from_numpy(histories.padded(int(lengths.max())).astype(np.int64)).to(device)  # (B, L)
-    last = torch.from_numpy(lengths - 1).to(device)
-    states = model(history)[torch.arange(len(history), device=history.device), last]  # (B, D)
-    return states @ model.item.weight.T
 
 
 METHOD = SASRec

@@ -14,7 +14,8 @@ from benchmark.lists import tie_order
 from benchmark.method import build_config, config_dict, replace_nested
 from benchmark.run import Run
 from benchmark.types import PAD, Cases, Sequences
-from methods.sasrec import METHOD, Network, binary_cross_entropy, sampled_softmax, score_last, training_windows
+from methods.blocks.self_attention import Network, score_last, training_windows
+from methods.sasrec import METHOD, binary_cross_entropy, sampled_softmax
 from tests import toys
 
 CONFIG = METHOD.Config(width=8, layers=2, heads=2, dropout=0.0)

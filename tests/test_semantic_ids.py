@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
-import os
 from collections import Counter, defaultdict
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +17,8 @@ from benchmark.datasets import load
 from benchmark.lists import tie_order
 from methods.blocks.collisions import dedup_digit, repair_nearest_free, repair_sinkhorn
 from methods.blocks.semantic_ids import FIRST_CODE, PAD_TOKEN, SemanticIds, Trie, number_prefixes
+from tests.beam_world import letter_ids
 
-LETTER = "reference/amazon14-beauty.letter-semantic-ids.json.gz"
 unhurried = settings(deadline=None)  # no test fails because the machine is busy
 
 
@@ -67,6 +64,11 @@ def assert_equals_dictionary(trie: Trie, ids: SemanticIds, items: list[int], tie
         every = torch.arange(-1, trie.nodes_at[depth]).roll(-1)[:, None]  # (nodes + 1, 1), -1 last
         found = trie.children(depth, every)[:, 0]
         np.testing.assert_array_equal(found.numpy(), expected_children(ids, items, depth))
+        above = {prefix: number for number, prefix in enumerate(depths[depth])}
+        assert trie.nodes[depth].parents.tolist() == [above[prefix[:-1]] for prefix in depths[depth + 1]]
+        assert trie.nodes[depth].codes.tolist() == [prefix[-1] for prefix in depths[depth + 1]]
+    leaves = {item: leaf for leaf, group in enumerate(depths[-1].values()) for item in group}
+    assert trie.leaf_of_item(ids.n_items).tolist() == [leaves.get(item, -1) for item in range(ids.n_items + 1)]
     table = trie.leaf_table(ties, at_most=len(ids.codes))
     rows = [[item for item in row if item] for row in table.tolist()]
     assert rows == [sorted(group, key=lambda item: ties[item]) for group in depths[-1].values()]
@@ -376,13 +378,10 @@ def test_category_agreement_equals_counting_pairs(ids, seed):
 
 
 def test_published_ids_of_beauty():
-    root = Path(os.environ.get("GENREC_DATA", "")) / LETTER
-    if "GENREC_DATA" not in os.environ or not root.is_file():
+    ids = letter_ids()
+    if ids is None:
         pytest.skip("$GENREC_DATA holds no published semantic ids")
     data = load("amazon14-beauty", None)
-    published = json.loads(gzip.decompress(root.read_bytes()))
-    rows = [[int(token[3:-1]) for token in published[key]] for key in data.item_keys]  # "<a_183>" -> 183
-    ids = SemanticIds(make_codes(*rows), (256,) * 4)
     report = ids.report(data.categories)
     assert (report["items"], report["distinct_codes"]) == (12_101, 12_088)
     trie = ids.trie()

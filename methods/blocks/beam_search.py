@@ -1,13 +1,15 @@
 """Trie-constrained beam search over semantic IDs, batched over users: cases -> Ranking.
 
 Every step works on whole tables: logits of all beams, children of all beams, one top-k per user. Nothing is asked
-beam by beam and nothing waits for the device between steps.
+beam by beam and nothing waits for the device between steps. The best score that was ever cut is kept: what found more
+than that is certain to be what scoring every item would find (``certified``).
 Letters: B users, W beams, C codes of a level, V vocabulary, G items of a semantic ID.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +35,7 @@ class Beams(NamedTuple):
 
     leaves: Tensor  # (B, W) int64 leaf of the trie, 0 where the score is -inf
     scores: Tensor  # (B, W) log-probability of the whole semantic ID
+    pruned: Tensor  # (B,) the best score of any prefix that was cut, -inf where none was
 
 
 def beam_search(step: Step, ids: SemanticIds, trie: Trie, users: int, beam_size: int, rule: str = "raw") -> Beams:
@@ -41,27 +44,48 @@ def beam_search(step: Step, ids: SemanticIds, trie: Trie, users: int, beam_size:
     As many beams are kept as there are prefixes, at most ``beam_size``: with a beam as wide as the catalogue this
     scores every item.
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown scoring rule '{rule}'; use {' or '.join(RULES)}")
+    check_rule(rule)
     device = trie.device
     tokens = torch.full((users, 1), PAD_TOKEN, device=device)  # the start token
     nodes = torch.zeros((users, 1), dtype=torch.long, device=device)
     scores = torch.zeros((users, 1), device=device)
+    pruned = torch.full((users,), -torch.inf, device=device)
     parents = None
     for depth in range(ids.levels):
         level = ids.level(depth)
         children = trie.children(depth, nodes)  # (B, W, C), -1 = no item
-        log_p = _log_probability(step(tokens, parents), level, children, rule)  # (B, W, C)
+        log_p = log_probability(step(tokens, parents), level, children, rule)  # (B, W, C)
         total = (scores[..., None] + log_p).flatten(1)  # (B, W * C)
         width = min(beam_size, trie.nodes_at[depth + 1])  # more prefixes than that there are not
         scores, place = total.topk(width, dim=1)  # (B, W')
         codes = level.stop - level.start
         parents, tokens = place // codes, level.start + place % codes
         nodes = children.flatten(1).gather(1, place).clamp(min=0).long()
-    return Beams(nodes, scores)
+        # Not a top-k of one more: that could settle ties among the kept differently.
+        pruned = pruned.maximum(total.scatter_(1, place, -torch.inf).amax(1))
+    return Beams(nodes, scores, pruned)
 
 
-def _log_probability(logits: Tensor, level: slice, children: Tensor, rule: str) -> Tensor:
+def certified(found: Beams, k: int) -> Tensor:
+    """(B,) bool: the ``k`` best codes found are the ``k`` best of the whole trie, for certain.
+
+    A log-probability is never above 0, so no code scores higher than a prefix of it and everything that was cut is at
+    most ``pruned``. The k-th score must be higher than that: at an equal score the tie order might prefer what was cut.
+    Then the list of ``k`` items is that of scoring every item, since each code stands for one item at least. A search
+    that cut nothing is exact however little it found.
+    """
+    enough = found.scores.shape[1] >= k
+    last = found.scores[:, k - 1] if enough else torch.full_like(found.pruned, -torch.inf)
+    return (last > found.pruned) | found.pruned.isneginf()
+
+
+def check_rule(rule: str) -> None:
+    """Raises ValueError for an unknown scoring rule."""
+    if rule not in RULES:
+        raise ValueError(f"unknown scoring rule '{rule}'; use {' or '.join(RULES)}")
+
+
+def log_probability(logits: Tensor, level: slice, children: Tensor, rule: str) -> Tensor:
     """log p (B, W, C) of each code of the level, -inf where it leads to no item."""
     logits = logits.float()
     codes, valid = logits[..., level], children >= 0
@@ -97,10 +121,13 @@ def rank_by_beam(
     candidates: np.ndarray | None = None,
     batch_size: int | None = None,
     stage: str = "decode",
+    widen_to: int | None = None,
 ) -> Ranking:
     """Rank every case by beam search; ``start(cases)`` encodes some cases and gives the step function of their beams.
 
-    Cases of like history length share a batch. Raises MemoryError when a batch does not fit.
+    Cases of like history length share a batch. With ``widen_to`` the cases whose list is not ``certified`` are searched
+    again with a doubled beam, until they are or the beam is that wide; the spend is then a mean over the cases.
+    Raises MemoryError when a batch does not fit.
     """
     device = torch.device(run.device)
     batch_size = batch_size or (32 if device.type == "cpu" else 4096)  # what fits the caches; what fills a GPU
@@ -108,16 +135,29 @@ def rank_by_beam(
     leaf_items = trie.leaf_table(cases.tie_order, k)
     ties = torch.as_tensor(cases.tie_order, device=device)
 
-    def answer(some: Cases) -> tuple[Tensor, Tensor]:
+    spend = spend_of(trie, budget.beam_size, rule)
+    searched = [(0, spend)]  # (cases, spend of a case) of every search
+
+    def search(some: Cases, beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        searched.append((len(some), spend_of(trie, beam_size, rule)))
         with memory_error(
-            f"out of memory while decoding {len(some)} users with beam {budget.beam_size}; lower decode_batch in the "
+            f"out of memory while decoding {len(some)} users with beam {beam_size}; lower decode_batch in the "
             "method's Config"
         ):
-            found = beam_search(start(some), ids, trie, len(some), budget.beam_size, rule)
-        return to_items(found, leaf_items, k, ties)
+            found = beam_search(start(some), ids, trie, len(some), beam_size, rule)
+        return *to_items(found, leaf_items, k, ties), certified(found, k)
 
-    spend = spend_of(trie, budget.beam_size, rule)
-    return rank_in_batches(answer, cases, k, run=run, spend=spend, batch_size=batch_size, stage=stage)
+    def answer(some: Cases) -> tuple[Tensor, Tensor]:
+        beam_size = budget.beam_size
+        items, scores, certain = search(some, beam_size)
+        while beam_size < (widen_to or 0) and not bool(certain.all()):
+            beam_size = min(2 * beam_size, widen_to or 0)
+            rows = (~certain).nonzero()[:, 0]
+            items[rows], scores[rows], certain[rows] = search(some.take(rows.cpu().numpy()), beam_size)
+        return items, scores
+
+    ranking = rank_in_batches(answer, cases, k, run=run, spend=spend, batch_size=batch_size, stage=stage)
+    return ranking if widen_to is None else replace(ranking, spend=_mean_spend(searched, len(cases)))
 
 
 def spend_of(trie: Trie, beam_size: int, rule: str) -> Spend:
@@ -129,4 +169,19 @@ def spend_of(trie: Trie, beam_size: int, rule: str) -> Spend:
         forward_passes=trie.levels,
         beam_size=beam_size,
         decoder_tokens=sum(widths[:-1]),
+    )
+
+
+def _mean_spend(searched: list[tuple[int, Spend]], users: int) -> Spend:
+    """What one of ``users`` cost on average, over searches of (cases, spend of a case); the beam is the widest one."""
+
+    def mean(amount: str) -> float:
+        return sum(cases * getattr(spend, amount) for cases, spend in searched) / max(1, users)
+
+    widest = max((spend for _, spend in searched), key=lambda spend: spend.beam_size)
+    return replace(
+        widest,
+        items_scored=mean("items_scored"),
+        forward_passes=mean("forward_passes"),
+        decoder_tokens=mean("decoder_tokens"),
     )

@@ -185,8 +185,12 @@ class Generator(Method):
             self._validation(view),
             self.run,
             rates={"embedding.weight": self.config.embedding_rate},
+            after_epoch=self._after_epoch,
         )
         return self
+
+    def _after_epoch(self, epoch: int) -> None:
+        """What changes between epoch ``epoch`` = 1, 2, ... and its validation."""
 
     def _validation(self, view: TrainingView) -> Callable[[], float]:
         """What compares checkpoints: the selection metric under the unified budget."""

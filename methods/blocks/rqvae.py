@@ -102,12 +102,15 @@ def quantize(
     *,
     extra_loss: Callable[[Outputs], Tensor] | None = None,
     after_epoch: Callable[[int, Tensor], None] | None = None,
+    initialise: Callable[[Tensor], Tensor] | None = None,
 ) -> Quantized:
     """Fit a tokenizer to the rows of ``vectors`` (N + 1, D) where ``fit_on`` (N + 1,) is True, and encode all items.
 
     ``extra_loss`` is added to the loss of every batch. If it is a module, its parameters are trained and its
     buffers checkpointed with the tokenizer's. ``after_epoch(epoch, codebooks (L, K, D))`` is called after the
     initialisation (epoch 0) and after every epoch; what it derives must live in such buffers to survive a resume.
+    ``initialise`` makes the first codebooks (L, K, D) of the latents (M, D) of the training items; None = k-means
+    level by level.
     The global random state of torch is left as it was found, so a cached result changes nothing downstream.
     Raises ValueError for vectors nothing can be fitted to, and when the codes collapsed.
     """
@@ -118,10 +121,10 @@ def quantize(
         everything = torch.from_numpy(np.ascontiguousarray(vectors[1:], np.float32)).to(device)  # (N, D)
         items = torch.from_numpy(np.flatnonzero(fit_on)).to(device)
         if config.kind == "rq-kmeans":
-            assert extra_loss is None and after_epoch is None
+            assert extra_loss is None and after_epoch is None and initialise is None
             encoded = _fit_kmeans(everything, items, config, run)
         else:
-            encoded = _Fit(everything, items, config, run, extra_loss, after_epoch).run_to_end()
+            encoded = _Fit(everything, items, config, run, extra_loss, after_epoch, initialise).run_to_end()
     refuse_collapse(encoded.codes[fit_on[1:]], vectors[fit_on], config.codes)
     report = code_report(encoded.codes, config.codes) | encoded.report
     codes = np.concatenate([np.full((1, config.levels), -1), encoded.codes])
@@ -212,9 +215,11 @@ class _Fit:
         run: Run,
         extra_loss: Callable[[Outputs], Tensor] | None,
         after_epoch: Callable[[int, Tensor], None] | None,
+        initialise: Callable[[Tensor], Tensor] | None = None,
     ):
         self.items, self.config, self.run = items, config, run
         self.extra_loss, self.after_epoch = extra_loss, after_epoch
+        self.initialise = initialise or self._kmeans
         self.model = RQVAE(everything[items - 1].cpu(), config).to(everything.device)
         if isinstance(extra_loss, nn.Module):
             self.model.extra_loss = extra_loss.to(everything.device)
@@ -249,16 +254,17 @@ class _Fit:
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """k-means on the encoder outputs of all training items, unless a checkpoint brought codebooks along."""
+        """Codebooks from the encoder outputs of all training items, unless a checkpoint brought some along."""
         self.ready = True
         if self.model.initialised:
             return
-        z = self._latent(self.x)
-        codebooks = residual_codebooks(z, self.config.levels, self.config.codes, self.run.seed)
-        self.model.codebooks.copy_(codebooks)
+        self.model.codebooks.copy_(self.initialise(self._latent(self.x)))
         self.model.initialised.fill_(True)
         if self.after_epoch is not None:
             self.after_epoch(0, self.model.codebooks.detach())
+
+    def _kmeans(self, z: Tensor) -> Tensor:
+        return residual_codebooks(z, self.config.levels, self.config.codes, self.run.seed)
 
     def _close_epoch(self, epoch: int) -> None:
         self._revive(epoch)

@@ -7,6 +7,8 @@ of a trie, B batch, W beams, C most children of a node, G most items of a code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -165,6 +167,13 @@ def _n_pairs(counts: np.ndarray) -> int:
     return int((counts.astype(np.int64) * (counts - 1) // 2).sum())
 
 
+class Nodes(NamedTuple):
+    """The nodes of a depth of a trie, in order of their numbers."""
+
+    parents: Tensor  # (n,) int64 node of the depth above, never falling
+    codes: Tensor  # (n,) int64 last code of the prefix
+
+
 class Trie:
     """The children of every prefix, as tables on the device.
 
@@ -200,6 +209,17 @@ class Trie:
         """Nodes (B, W) of a depth -> (B, W, sizes[depth]) int32 nodes of the next, by code; -1 = no such child."""
         return self._rows[depth].children(nodes)
 
+    @cached_property
+    def nodes(self) -> tuple[Nodes, ...]:
+        """The nodes of depths 1 to L: ``nodes[depth]`` are the children of the nodes of ``depth``."""
+        return tuple(rows.nodes() for rows in self._rows)
+
+    def leaf_of_item(self, n_items: int) -> Tensor:
+        """(N + 1,) int64 leaf of every item, -1 where it is no candidate."""
+        leaves = torch.full((n_items + 1,), -1)
+        leaves[torch.as_tensor(self._items)] = torch.as_tensor(self._leaves)
+        return leaves.to(self.device)
+
     def leaf_table(self, tie_order: np.ndarray, at_most: int) -> Tensor:
         """(n_leaves, G) int64 items of each leaf, lower ``tie_order`` (N + 1,) first, PAD-filled; G <= ``at_most``."""
         ranks = rank_within(self._leaves, np.asarray(tie_order)[self._items])
@@ -223,6 +243,9 @@ class _DenseRows:
 
     def children(self, nodes: Tensor) -> Tensor:
         return self._table[nodes]
+
+    def nodes(self) -> Nodes:
+        return Nodes(*(self._table >= 0).nonzero(as_tuple=True))  # row by row is the order of the numbers
 
 
 class _CompressedRows:
@@ -251,3 +274,7 @@ class _CompressedRows:
         codes = torch.where(is_child, self._codes[positions], self._size)  # what is no child goes to a spare column
         found = torch.full((*nodes.shape, self._size + 1), -1, dtype=torch.int32, device=nodes.device)
         return found.scatter_(-1, codes.long(), positions)[..., : self._size]
+
+    def nodes(self) -> Nodes:
+        parents = torch.arange(len(self._count), device=self._count.device).repeat_interleave(self._count)
+        return Nodes(parents, self._codes[: len(parents)].long())
