@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,16 @@ from benchmark.types import Cases, Sequences, TrainingView
 from methods.blocks.bm25 import BM25, item_counts, pseudo_documents, term_counts
 from methods.blocks.collaborative import Collaborative, collaborative_model, identity, view_hashes
 from methods.blocks.nearest import NOBODY, top_cosine
-from methods.genplugin.neighbours import corpus_windows, cosine_of, merge, rows_of, training_queries
+from methods.genplugin.neighbours import (
+    Asked,
+    alternate,
+    case_queries,
+    corpus_windows,
+    cosines,
+    merge,
+    paper_corpora,
+    training_queries,
+)
 
 VERSION = 1
 """Part of every cached set of candidates; a change that moves them raises it."""
@@ -48,13 +57,6 @@ class Retrieval:
     """What BM25 reads: the suite's item text, or the ``title`` alone (the released code)."""
     exclude_self: bool = True
     """The released code finds the user himself, with the answer of the training pair in his document."""
-
-
-class Asked(NamedTuple):
-    """Queries: what each is made of, and the row of the corpus that must not be found for it."""
-
-    windows: Sequences  # (Q rows)
-    own: np.ndarray  # (Q,) int64, NOBODY = every row may be found
 
 
 @dataclass
@@ -117,7 +119,7 @@ class Neighbours:
     def of_pairs(self, pooled: np.ndarray) -> np.ndarray:
         """The neighbours (P, n) of every training prefix with its own state (P, D), in the order of NextItemPairs."""
         self.asked = "train"
-        queries = self._excluding(*training_queries(self.view))
+        queries = self._excluding(training_queries(self.view))
         found = [] if self.settings.paths == "similarity" else self._candidates(queries, keep=True)
         return self._merged(found, pooled, queries)
 
@@ -128,7 +130,7 @@ class Neighbours:
         missing = [row for row, key in enumerate(keys) if key not in self._known]
         if not missing or self.settings.paths == "similarity":
             return
-        queries = self._of(cases.take(np.array(missing)))
+        queries = self._excluding(case_queries(self.view, cases.take(np.array(missing))))
         found = np.stack(self._candidates(queries), 1)  # (Q, 2, per_path)
         self._known.update(zip([keys[row] for row in missing], found, strict=True))
 
@@ -139,23 +141,23 @@ class Neighbours:
         if self.settings.paths != "similarity":
             both = np.stack([self._known[key] for key in self._keys(cases)])  # (B, 2, per_path)
             found = [both[:, 0], both[:, 1]]
-        return self._merged(found, pooled, self._of(cases))
+        return self._merged(found, pooled, self._excluding(case_queries(self.view, cases)))
 
     def _merged(self, found: list[np.ndarray], pooled: np.ndarray, queries: Asked) -> np.ndarray:
         n, states = self.settings.neighbours, self.states.cpu().numpy()
         if not found:  # nobody was searched for: the nearest of all by ID states
             return top_cosine(states, pooled, n, queries.own).rows
-        return merge(found[0], found[1], n, cosine_of(pooled, states) if self.settings.rerank else None)
+        if not self.settings.rerank:
+            return alternate(found[0], found[1], n)
+        return merge(found[0], found[1], cosines(pooled, states), n)
 
     def _keys(self, cases: Cases) -> list[tuple[str, int, bytes]]:
         histories = zip(cases.users.tolist(), cases.histories, strict=True)
         return [(self.asked, user, history.tobytes()) for user, history in histories]
 
-    def _of(self, cases: Cases) -> Asked:
-        return self._excluding(cases.histories, rows_of(self.view, cases.users))
-
-    def _excluding(self, windows: Sequences, own: np.ndarray) -> Asked:
-        return Asked(windows, own if self.settings.exclude_self else np.full_like(own, NOBODY))
+    def _excluding(self, queries: Asked) -> Asked:
+        """The queries with the rows that must not be found for them: their own, or none."""
+        return queries if self.settings.exclude_self else queries._replace(own=np.full_like(queries.own, NOBODY))
 
     def _candidates(self, queries: Asked, keep: bool = False) -> list[np.ndarray]:
         """Rows found by content and by vectors, each (Q, per_path); NOBODY alone for a way that is not used."""
@@ -228,4 +230,4 @@ def _corpora(view: TrainingView, kind: str) -> dict[str, Corpus]:
         return dict.fromkeys(STAGES, Corpus(corpus_windows(view)))
     if kind != "paper":
         raise ValueError(f"unknown corpus '{kind}'; use training or paper")
-    return {asked: Corpus(corpus_windows(view, kind, asked)) for asked in STAGES}
+    return {asked: Corpus(windows) for asked, windows in paper_corpora(view)._asdict().items()}
