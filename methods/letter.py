@@ -166,7 +166,17 @@ class LETTER(Generator):
     def estimate(cls, config: Config, n_users: int, n_items: int, n_interactions: int) -> Estimate:
         codes = config.tokenizer.levels + (config.collisions == "digit")
         rest = generator_estimate(config, codes, n_users, n_items, n_interactions)
-        return Estimate(rest.seconds + tokenizer_seconds(config.tokenizer, n_items), rest.memory_bytes)
+        seconds = rest.seconds + tokenizer_seconds(config.tokenizer, n_items)
+        if config.alignment:
+            seconds += _collaborative_seconds(config.collaborative, n_users, n_items, n_interactions)
+        return Estimate(seconds, rest.memory_bytes)
+
+
+def _collaborative_seconds(settings: Collaborative, n_users: int, n_items: int, n_interactions: int) -> float:
+    """Three times the forward FLOPs of blocks and softmax, and all validation scores, at 20 GFLOP/s a core."""
+    per_position = 2 * settings.width * n_items + 24 * settings.layers * settings.width**2
+    flops = 3 * n_interactions * per_position + 2 * n_users * n_items * settings.width
+    return settings.training.capped(min(40, settings.training.epochs) * flops / 20e9)
 
 
 class Both(nn.Module):

@@ -85,8 +85,9 @@ def balanced_assignment(
     assert len(costs) and costs.shape[1] * size_min <= len(costs) <= costs.shape[1] * size_max
     step = max(float(np.ptp(costs)), np.finfo(float).tiny * STEPS) / STEPS
     exact = np.rint((costs - costs.min()) / step).astype(np.int64)  # (N, K)
-    head_start = np.zeros(costs.shape[1]) if prices is None else prices / step
-    flow = _Flow(exact, size_min, size_max, np.rint(head_start).astype(np.int64))
+    starts = [np.zeros(costs.shape[1])] + ([] if prices is None else [prices / step])
+    flows = [_Flow(exact, size_min, size_max, np.rint(start).astype(np.int64)) for start in starts]
+    flow = min(flows, key=lambda one: one.excess.clip(0).sum())  # prices of very different costs set it back
     flow.repair()
     return flow.labels, flow.prices() * step
 
@@ -130,11 +131,11 @@ class _Flow:
         self.excess = np.append(counts - self.sent, self.sent.sum() - len(costs))  # (K + 1,)
         self.lengths = np.full((n_clusters + 1, n_clusters + 1), NEVER)  # [to, from]
         self.movers = np.zeros((n_clusters, n_clusters), np.int64)  # [to, from] the row that is cheapest to move
-        for cluster in range(n_clusters):
-            self._measure(cluster)
 
     def repair(self) -> None:
         """Move one unit along a shortest path from a node with too much to one with too little, until none has."""
+        for cluster in range(len(self.sent)):
+            self._measure(cluster)
         while (self.excess > 0).any():
             lengths, parents = self._shortest(np.where(self.excess > 0, 0, NEVER))
             node = int(np.where(self.excess < 0, lengths, 2 * NEVER).argmin())

@@ -28,12 +28,13 @@ def words(text: str) -> list[str]:
 def term_counts(texts: Sequence[str]) -> sparse.csr_array:
     """(R, T) float64 how often each of the T words stands in each of the texts; an empty text is an empty row."""
     number_of: dict[str, int] = {}
-    terms, lengths = [], []
+    terms: list[int] = []
+    lengths: list[int] = []
     for text in texts:
         found = words(text)
         terms.extend(number_of.setdefault(word, len(number_of)) for word in found)
         lengths.append(len(found))
-    return _counted(np.asarray(terms, np.int32), np.concatenate([[0], np.cumsum(lengths)]), len(number_of))
+    return _counted(np.asarray(terms, np.int32), np.append(0, np.cumsum(lengths, dtype=np.int64)), len(number_of))
 
 
 def item_counts(windows: Sequences, n_items: int) -> sparse.csr_array:

@@ -1,7 +1,7 @@
 """The k best documents for every query, in blocks of both: exact, and equal scores go to the lower row.
 
-Scores are computed in float64 and compared as float32: neither the order of a sum nor the shape of a block then
-decides between documents that are equally good.
+Scores are computed in float64 and compared as float32 (a cosine, which may cancel to nearly 0, to 1e-10): neither the
+order of a sum nor the shape of a block then decides between documents that are equally good.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ BLOCK_QUERIES = 512
 """Queries scored at one time."""
 BLOCK_DOCUMENTS = 4096
 """Documents scored at one time; with 512 queries one block of float64 takes 17 MB."""
-
+GRAIN = 2.0**20
+"""Added to a float64 and taken away again, this leaves a multiple of 1.2e-10."""
 CROWD = 4
 """A block in which more than this many times k documents beat a list is sorted out by top-k.
 
@@ -49,7 +50,7 @@ def top_cosine(
 
     def prepare(columns: slice) -> ScoreBlock:
         block = units[columns].T  # (W, C)
-        return lambda rows: asked[rows] @ block
+        return lambda rows: (asked[rows] @ block + GRAIN) - GRAIN
 
     return search(prepare, len(units), k, exclude, progress)
 
