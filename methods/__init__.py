@@ -1,7 +1,8 @@
 """The rooms: each file or folder here that ends with ``METHOD = TheClass`` is a method, named as its file is.
 
 A method is asked for as ``room[:argument][@preset]``, or as ``path/to/file.py[@preset]`` for a file outside
-the suite; the argument of a wrapper is such a method in its turn. Installed packages add rooms by the entry-point group ``genrec_bench.methods`` (name -> class).
+the suite; the argument of a wrapper is such a method in its turn. Installed packages add rooms by the entry-point
+group ``genrec_bench.methods`` (name -> class).
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from benchmark.types import Sequences
 from methods.blocks.nearest import Found, Progress, ScoreBlock, search
 
 BLOCK_BYTES = 2**28
-"""Memory for the scores of all query parts against one block of documents (256 MB)."""
+"""Memory for the scores of all parts of queries against one block of documents (256 MB)."""
+STRIP = 64
+"""Documents whose weights by term are dense at one time: few enough for the cache."""
 PUNCTUATION = re.compile(r"[^\w\s]|_")
 
 
@@ -91,12 +93,13 @@ class BM25:
         where most terms are in most documents. Equal scores go to the lower row.
         Memory: ``BLOCK_BYTES`` for the scores of all parts against a block of documents, the lists, and 30 MB.
         """
-        height = self.weights.shape[1] + (0 if parts is None else parts.shape[0])
-        width = max(1, BLOCK_BYTES // (8 * max(height, 1)))
+        width = max(1, BLOCK_BYTES // (8 * max(queries.shape[1], 1)))
 
         def prepare(columns: slice) -> ScoreBlock:
-            block = self.weights[columns].T.toarray(order="C")  # (T, C)
-            block = block if parts is None else parts @ block  # (M, C)
+            block = np.empty((queries.shape[1], columns.stop - columns.start))  # (M, C)
+            for start in range(0, block.shape[1], STRIP):
+                strip = self.weights[columns][start : start + STRIP].T.tocsr().toarray()  # (T, c)
+                block[:, start : start + STRIP] = strip if parts is None else parts @ strip
             return lambda rows: queries[rows] @ block
 
         return search(prepare, self.weights.shape[0], k, exclude, progress, above=0.0, block_documents=width)

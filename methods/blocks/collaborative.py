@@ -90,9 +90,17 @@ def collaborative_model(view: TrainingView, settings: Collaborative, run: Run) -
         key = identity(view, settings, run)
         stored = cached(run.artifacts_dir, key, lambda: _trained(network, view, settings.training, run))
     weights = {name: torch.from_numpy(array) for name, array in stored.items() if name != "report"}
+    return with_weights(view, settings, run, weights, json.loads(str(stored["report"])))
+
+
+def with_weights(
+    view: TrainingView, settings: Collaborative, run: Run, weights: Mapping[str, Tensor], report: dict[str, Any]
+) -> CollaborativeModel:
+    """The model of known weights, those of its ``network`` by name."""
+    network = Network(view.n_items, view.max_history, settings).to(run.device)
     network.load_state_dict(weights)
-    items = stored["item.weight"] * (view.item_counts > 0)[:, None].astype(np.float32)
-    return CollaborativeModel(items, json.loads(str(stored["report"])), network.eval(), run)
+    items = network.item.weight.detach().cpu().numpy() * (view.item_counts > 0)[:, None].astype(np.float32)
+    return CollaborativeModel(items, report, network.eval(), run)
 
 
 def identity(view: TrainingView, settings: Collaborative, run: Run) -> dict[str, Any]:

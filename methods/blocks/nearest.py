@@ -77,7 +77,7 @@ def search(
     ``prepare(documents)`` does what a block of documents needs once; what it returns scores queries against it.
     """
     total = len(exclude) * n_documents
-    excluded = torch.as_tensor(np.asarray(exclude, np.int64))
+    excluded = np.asarray(exclude, np.int64)
     rows = torch.full((len(exclude), k), NOBODY, dtype=torch.int64)
     scores = torch.full((len(exclude), k), above)  # to be beaten
     for first in range(0, n_documents, block_documents):
@@ -85,36 +85,37 @@ def search(
         score = prepare(columns)
         for start in range(0, len(exclude), BLOCK_QUERIES):
             some = slice(start, start + BLOCK_QUERIES)
-            block = torch.from_numpy(score(some)).float() + 0.0  # (B, C); -0.0 ties with 0.0
+            block = score(some)  # (B, C)
             _leave_out(block, excluded[some] - first)
-            better, values = _beating(block, scores[some, -1:], k)
+            better, values = _beating(block, scores[some, -1].numpy(), k)
             rows[some], scores[some] = _merged(rows[some], scores[some], better + first, values)
             if progress is not None:
                 progress(first * len(exclude) + (start + len(block)) * (columns.stop - first), total)
     return Found(rows.int().numpy(), scores.masked_fill(rows == NOBODY, -torch.inf).numpy())
 
 
-def _leave_out(block: Tensor, columns: Tensor) -> None:
+def _leave_out(block: np.ndarray, columns: np.ndarray) -> None:
     """Set ``block[b, columns[b]]`` to -inf where that is a column of the block."""
-    inside = ((columns >= 0) & (columns < block.shape[1])).nonzero()[:, 0]
-    block[inside, columns[inside]] = -torch.inf
+    inside = np.flatnonzero((columns >= 0) & (columns < block.shape[1]))
+    block[inside, columns[inside]] = -np.inf
 
 
-def _beating(scores: Tensor, worst: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Columns of ``scores`` (B, C) above ``worst`` (B, 1), at least the ``k`` best of them -> columns, scores (B, W).
+def _beating(scores: np.ndarray, worst: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
+    """Columns of ``scores`` (B, C) above ``worst`` (B,), at least the ``k`` best of them -> columns, float32 (B, W).
 
-    After the first blocks few documents still enter a list: to find those is four times faster than a top-k.
+    After the first blocks few documents still enter a list: to find those is many times faster than a top-k. What
+    only rounding makes equal to ``worst`` is among them and loses the tie later.
     """
-    above = scores > worst
-    counts = above.sum(1)
+    row, column = np.divmod(np.flatnonzero(scores > worst[:, None]), scores.shape[1])
+    counts = np.bincount(row, minlength=len(scores))
     width = int(counts.max())
     if width > CROWD * k:
-        return best_columns(scores, k)
-    row, column = above.nonzero(as_tuple=True)
-    place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]  # within the row, columns ascending
-    columns = torch.full((len(scores), width), NOBODY).index_put_((row, place), column)
-    values = torch.full((len(scores), width), -torch.inf).index_put_((row, place), scores[row, column])
-    return columns, values
+        return best_columns(torch.from_numpy(scores).float() + 0.0, k)  # -0.0 ties with 0.0
+    place = np.arange(len(row)) - (counts.cumsum() - counts)[row]  # within the row, columns ascending
+    columns = np.full((len(scores), width), NOBODY)
+    values = np.full((len(scores), width), -np.inf, np.float32)
+    columns[row, place], values[row, place] = column, scores[row, column] + 0.0
+    return torch.from_numpy(columns), torch.from_numpy(values)
 
 
 def _merged(rows: Tensor, scores: Tensor, later: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

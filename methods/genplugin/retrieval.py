@@ -19,7 +19,14 @@ from benchmark.artifacts import cached
 from benchmark.run import Run
 from benchmark.types import Cases, Sequences, TrainingView
 from methods.blocks.bm25 import BM25, item_counts, pseudo_documents, term_counts
-from methods.blocks.collaborative import Collaborative, collaborative_model, identity, view_hashes
+from methods.blocks.collaborative import (
+    Collaborative,
+    CollaborativeModel,
+    collaborative_model,
+    identity,
+    view_hashes,
+    with_weights,
+)
 from methods.blocks.nearest import NOBODY, top_cosine
 from methods.genplugin.neighbours import (
     Asked,
@@ -78,8 +85,7 @@ class Neighbours:
         self.corpora = _corpora(view, settings.corpus)
         self.asked = "train"
         """Whose corpus is meant, one of ``STAGES``."""
-        self.report: dict[str, Any] = {}
-        """Of the collaborative model."""
+        self._model: CollaborativeModel | None = None
         self._searches: dict[tuple[str, str], Callable[[Asked], np.ndarray]] = {}
         self._known: dict[tuple[str, int, bytes], np.ndarray] = {}
 
@@ -105,16 +111,32 @@ class Neighbours:
             back = torch.from_numpy(np.argsort(order, kind="stable")).to(parts[0].device)
             corpus.states = torch.cat(parts)[back].clone()
 
+    @property
+    def model(self) -> CollaborativeModel:
+        """Whose user vectors are one of the two ways."""
+        if self._model is None:
+            self._model = collaborative_model(self.view, self.collaborative, self.run)
+        return self._model
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Of the collaborative model, where it is used."""
+        return self.model.report if self.settings.paths in ("both", "collaborative") else {}
+
     def state(self) -> dict[str, Any]:
-        """What ``load`` needs: the states by corpus, each once."""
-        own = self.settings.corpus == "paper"
-        kept = {asked: c.states for asked, c in self.corpora.items() if own or asked == "train"}
-        return {"states": kept, "report": self.report}
+        """What ``load`` needs: the states of every corpus once, and the collaborative model."""
+        distinct = STAGES if self.settings.corpus == "paper" else STAGES[:1]
+        kept: dict[str, Any] = {"states": {asked: self.corpora[asked].states for asked in distinct}}
+        if self.report:
+            kept["collaborative"] = {"weights": self.model.network.state_dict(), "report": self.report}
+        return kept
 
     def load(self, state: Mapping[str, Any]) -> None:
         for asked, states in state["states"].items():
             self.corpora[asked].states = states
-        self.report = state["report"]
+        if "collaborative" in state:
+            known = state["collaborative"]
+            self._model = with_weights(self.view, self.collaborative, self.run, known["weights"], known["report"])
 
     def of_pairs(self, pooled: np.ndarray) -> np.ndarray:
         """The neighbours (P, n) of every training prefix with its own state (P, D), in the order of NextItemPairs."""
@@ -210,8 +232,7 @@ class Neighbours:
         return search
 
     def _by_vectors(self) -> Callable[[Asked], np.ndarray]:
-        model = collaborative_model(self.view, self.collaborative, self.run)
-        self.report = model.report
+        model = self.model
         documents = model.users(self.corpora[self.asked].windows)  # (R, W)
 
         def search(queries: Asked) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Questions asked of trained methods, from their saved models; see ``command``."""
