@@ -23,7 +23,12 @@ from benchmark.space import OneOf
 from benchmark.types import TrainingView
 from methods.blocks import collaborative, generator, tokenizer
 from methods.blocks.balanced import balanced_codebooks
-from methods.blocks.collaborative import Collaborative, CollaborativeModel, collaborative_model
+from methods.blocks.collaborative import (
+    Collaborative,
+    CollaborativeModel,
+    collaborative_model,
+    collaborative_seconds,
+)
 from methods.blocks.generator import Generator, GeneratorConfig, generator_estimate
 from methods.blocks.guidance import Alignment, Clusters, Diversity
 from methods.blocks.rqvae import Outputs, Quantizer
@@ -168,15 +173,8 @@ class LETTER(Generator):
         rest = generator_estimate(config, codes, n_users, n_items, n_interactions)
         seconds = rest.seconds + tokenizer_seconds(config.tokenizer, n_items)
         if config.alignment:
-            seconds += _collaborative_seconds(config.collaborative, n_users, n_items, n_interactions)
+            seconds += collaborative_seconds(config.collaborative, n_users, n_items, n_interactions)
         return Estimate(seconds, rest.memory_bytes)
-
-
-def _collaborative_seconds(settings: Collaborative, n_users: int, n_items: int, n_interactions: int) -> float:
-    """Three times the forward FLOPs of blocks and softmax, and all validation scores, at 20 GFLOP/s a core."""
-    per_position = 2 * settings.width * n_items + 24 * settings.layers * settings.width**2
-    flops = 3 * n_interactions * per_position + 2 * n_users * n_items * settings.width
-    return settings.training.capped(min(40, settings.training.epochs) * flops / 20e9)
 
 
 class Both(nn.Module):

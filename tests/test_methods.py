@@ -31,12 +31,11 @@ BY_PLACE = {"recbole:BERT4Rec", "recbole:Caser", "recbole:HGN"}
 """Their weights belong to places in the history; test_recbole_models.py asks them where lengths differ."""
 FLOOR_TRAINING = {"epochs": 40, "patience": 40, "batch_size": 64, "learning_rate": 5e-3, "warmup_steps": 0}
 """The ring is so small that the smoke profile's few large batches would be a handful of steps."""
-OWN_FLOOR = {
-    "tiger": {
-        "training": {"epochs": 80, "learning_rate": 2e-3, "batch_size": 16},
-        "backbone": {"dropout": 0.2},
-    }
+GENERATOR_FLOOR = {
+    "training": {"epochs": 80, "learning_rate": 2e-3, "batch_size": 16},
+    "backbone": {"dropout": 0.2},
 }
+OWN_FLOOR = dict.fromkeys(("tiger", "letter", "genplugin:tiger", "genplugin:letter"), GENERATOR_FLOOR)
 """A generator has the codes to learn before the order, and 180 pairs by heart before either."""
 
 

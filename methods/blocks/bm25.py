@@ -93,16 +93,19 @@ class BM25:
         where most terms are in most documents. Equal scores go to the lower row.
         Memory: ``BLOCK_BYTES`` for the scores of all parts against a block of documents, the lists, and 30 MB.
         """
-        width = max(1, BLOCK_BYTES // (8 * max(queries.shape[1], 1)))
+        height, n_documents = queries.shape[1], self.weights.shape[0]
+        width = min(max(1, BLOCK_BYTES // (8 * max(height, 1))), n_documents)
+        memory = np.empty(height * width)  # fresh memory for every block costs more than what is computed into it
 
         def prepare(columns: slice) -> ScoreBlock:
-            block = np.empty((queries.shape[1], columns.stop - columns.start))  # (M, C)
-            for start in range(0, block.shape[1], STRIP):
+            n = columns.stop - columns.start
+            block = memory[: height * n].reshape(height, n)  # (M, C)
+            for start in range(0, n, STRIP):
                 strip = self.weights[columns][start : start + STRIP].T.tocsr().toarray()  # (T, c)
                 block[:, start : start + STRIP] = strip if parts is None else parts @ strip
             return lambda rows: queries[rows] @ block
 
-        return search(prepare, self.weights.shape[0], k, exclude, progress, above=0.0, block_documents=width)
+        return search(prepare, n_documents, k, exclude, progress, above=0.0, block_documents=max(width, 1))
 
 
 def _idf(documents: sparse.csr_array, epsilon: float) -> np.ndarray:

@@ -35,7 +35,7 @@ from benchmark.files import sha256_of
 from benchmark.method import Estimate, Method, config_dict
 from benchmark.types import Budget, Cases, Ranking, TrainingView
 from methods.blocks.collaborative import PROFILES as COLLABORATIVE
-from methods.blocks.collaborative import Collaborative, view_hashes
+from methods.blocks.collaborative import Collaborative, collaborative_seconds, view_hashes
 from methods.blocks.generator import Generator, Network, shifted
 from methods.blocks.next_item import NextItemPairs
 from methods.blocks.text_encoder import encode_texts
@@ -103,7 +103,8 @@ class GenPlugin(Generator):
 
     wraps = Generator
     lineup = (":tiger", ":letter")
-    paper_text_encoder = "meta-llama/Llama-2-7b-hf"
+    paper_text_encoder = ""
+    """The paper's is LLaMA-2, which the suite does not read; the base's own paper is another one."""
 
     @classmethod
     def around(cls, base: type[Method]) -> type[Method]:
@@ -278,6 +279,7 @@ class GenPlugin(Generator):
         if config.plugin.retrieve:
             tuned = base.seconds * 0.7 * config.plugin.tuning.epochs / config.training.epochs
             seconds += config.plugin.tuning.capped(tuned) + n_interactions / 1000
+            seconds += collaborative_seconds(config.plugin.collaborative, n_users, n_items, n_interactions)
         return Estimate(seconds, base.memory_bytes + 1e9)
 
     def parameters(self) -> int:
