@@ -15,7 +15,8 @@ from benchmark.datasets.command import prepare
 from benchmark.files import make_folder, sentence
 from benchmark.job import Loaders, Planned, plan_grid
 from benchmark.protocol import Protocol
-from leaderboards import publish, trials
+from leaderboards import audits, publish, trials
+from methods.audits.command import ask
 from methods.blocks.text_encoder import identify
 
 LOADERS = Loaders(
@@ -97,13 +98,12 @@ def show_list(args: argparse.Namespace) -> int:
 
 
 def leaderboard(args: argparse.Namespace) -> int:
-    found = publish.newest(records.read_all(args.output_dir))
-    if not found:
-        raise ValueError(f"there are no finished runs in {args.output_dir}; name their folder with --output-dir")
-    print("\n".join(publish.tables(found, args.output_dir / "leaderboards")))
-    if args.publish:
-        publish.copy(found, args.publish)
+    print("\n".join(publish.everything(args.output_dir, args.publish)))
     return 0
+
+
+def audit(args: argparse.Namespace) -> int:
+    return ask(args, _open, LOADERS, audits.show)
 
 
 def status(args: argparse.Namespace) -> int:
@@ -111,7 +111,7 @@ def status(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"list": show_list} | {f.__name__: f for f in (run, prepare, tune, leaderboard, status)}
+COMMANDS = {"list": show_list} | {f.__name__: f for f in (run, prepare, tune, audit, leaderboard, status)}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -31,6 +31,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def beams(text: str) -> list[int]:
+    """``20,10`` -> ``[10, 20]``."""
+    return sorted({positive(size) for size in names(text) or [""]})
+
+
 def seed(text: str) -> int:
     if not text.isdigit() or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"seed '{text}' is not a whole number from 0 to 2147483647")
@@ -67,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--data-dir", help="folder with one sub-folder per dataset; default $GENREC_DATA")
     _add_prepare(commands.add_parser("prepare", help="download, read and filter a dataset once"))
     _add_tune(commands.add_parser("tune", help="try settings of one method by validation, then test the best"))
+    _add_audit(commands.add_parser("audit", help="question the saved models of finished runs"))
     board = commands.add_parser("leaderboard", help="rebuild the tables from finished runs")
     board.add_argument("--output-dir", type=Path, default=Path("results"), help="folder of the runs")
     board.add_argument("--publish", type=Path, metavar="DIR", help="also copy compact records and tables here")
@@ -100,19 +106,7 @@ def _add_prepare(prepare: argparse.ArgumentParser) -> None:
 
 def _add_run(run: argparse.ArgumentParser) -> None:
     what = run.add_argument_group("what to run")
-    what.add_argument("--protocol", default="loo", help="how methods are asked (default: loo)")
-    what.add_argument("--datasets", nargs="+", action=_Extend, metavar="NAME", help="names, aliases or paths")
-    what.add_argument(
-        "--methods", nargs="+", action=_Extend, metavar="NAME", help="names or path/to/file.py; default: all"
-    )
-    what.add_argument("--seeds", nargs="+", action=_Extend, metavar="N", help="default: 0")
-    what.add_argument(
-        "--track",
-        choices=("unified", "paper"),
-        default="unified",
-        help="unified (default): the same choices for all, and ranked; paper: each paper's own",
-    )
-    what.add_argument("--profile", choices=("smoke", "small", "full"), help="size; default: full on CUDA, else small")
+    _add_what(what)
     what.add_argument(
         "--limit-users", type=positive, metavar="N", help="ask only N test users (not a benchmark result)"
     )
@@ -125,6 +119,23 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     how.add_argument("--overwrite", choices=("never", "failed", "always"), default="failed", help="default: failed")
     how.add_argument("--dry-run", action="store_true", help="print the plan with estimates and stop")
     how.add_argument("--exit-on-error", action="store_true", help="stop at the first failing job")
+
+
+def _add_what(parser: argparse._ActionsContainer) -> None:
+    """What selects runs, whether they are to be made or to be audited."""
+    parser.add_argument("--protocol", default="loo", help="how methods are asked (default: loo)")
+    parser.add_argument("--datasets", nargs="+", action=_Extend, metavar="NAME", help="names, aliases or paths")
+    parser.add_argument(
+        "--methods", nargs="+", action=_Extend, metavar="NAME", help="names or path/to/file.py; default: all"
+    )
+    parser.add_argument("--seeds", nargs="+", action=_Extend, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--track",
+        choices=("unified", "paper"),
+        default="unified",
+        help="unified (default): the same choices for all, and ranked; paper: each paper's own",
+    )
+    parser.add_argument("--profile", choices=("smoke", "small", "full"), help="size; default: full on CUDA, else small")
 
 
 def _add_where(parser: argparse._ActionsContainer) -> None:
@@ -152,9 +163,23 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--dry-run", action="store_true", help="print the plan with an estimate and stop")
 
 
+def _add_audit(audit: argparse.ArgumentParser) -> None:
+    kinds = audit.add_subparsers(dest="what", metavar="QUESTION", required=True)
+    decoding = kinds.add_parser("decoding", help="beams against exact scoring: lists, scores, time")
+    ids = kinds.add_parser("ids", help="how good the semantic IDs are, and what their collisions do to scores")
+    for kind in (decoding, ids):
+        _add_what(kind.add_argument_group("which runs"))
+        _add_where(kind.add_argument_group("where"))
+    how = decoding.add_argument_group("how")
+    how.add_argument(
+        "--users", type=positive, metavar="N", help="of the test, drawn once; default: 200 raw, 1000 renorm, CUDA 2000"
+    )
+    how.add_argument("--beams", type=beams, default=beams("10,20,50,100"), metavar="B,...", help="10,20,50,100")
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Arguments with ``command`` always set."""
-    known = {"run", "list", "prepare", "tune", "leaderboard", "status"}
+    known = {"run", "list", "prepare", "tune", "audit", "leaderboard", "status"}
     words = list(argv)
     if not words or (words[0] not in known and words[0] not in ("-h", "--help") and words[0].startswith("-")):
         words.insert(0, "run")

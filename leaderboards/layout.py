@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmark.progress import duration
+from benchmark.records import Record
 from leaderboards.compare import Comparison
 from leaderboards.scores import Interval
 from leaderboards.summary import Row, Summary
@@ -104,3 +105,10 @@ def p_value(p: float | None) -> str:
 def seconds(value: float | None) -> str:
     """Below a minute with one decimal, so that fast methods can be told apart."""
     return "-" if value is None else f"{value:.1f}s" if value < 60 else duration(value)
+
+
+def place_of(record: Record) -> str:
+    """The folder of the tables that a run may stand in: runs that differ in this never share a table."""
+    fields = record.fields
+    limited = f"-{fields['limit_users']}-users" if fields["limit_users"] else ""
+    return f"{record.protocol['name']}/{fields['track']}-{fields['profile']}{limited}"

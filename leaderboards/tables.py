@@ -67,14 +67,14 @@ def markdown(summary: Summary) -> str:
             [f"**{cell}**" if (i, j) in section.best else cell for j, cell in enumerate(row)]
             for i, row in enumerate(section.rows)
         ]
-        parts += [f"## {section.title}", _grid(section.flat_header, rows), *section.notes]
+        parts += [f"## {section.title}", grid(section.flat_header, rows), *section.notes]
     made = "\n".join(f"- {name}: {value}" for name, value in provenance(summary))
     return "\n\n".join([*parts, f"## Provenance\n\n{made}"]) + "\n"
 
 
-def _grid(header: list[str], rows: list[list[str]]) -> str:
+def grid(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, numbers to the right, a bar in a cell escaped."""
-    names = {"method", "status", "reason", "rule", "stopped by", "dataset", "best", "files"}
+    names = {"method", "decoder", "status", "reason", "rule", "stopped by", "dataset", "best", "files"}
     align = ["left" if name in names else "right" for name in header]
     clean = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return tabulate(clean, header, tablefmt="pipe", disable_numparse=True, colalign=align)
@@ -85,24 +85,30 @@ def latex(summary: Summary) -> str:
     head = [f"% {sentence}" for sentence in heading(summary)]
     needs = r"% needs \usepackage{booktabs} and \usepackage{graphicx} in the preamble"
     made = [s for s in (accuracy(summary), overview(summary), versus_reference(summary)) if s.rows]
-    tables = [_latex_table(section, summary, i) for i, section in enumerate(made)]
+    name = label(summary.dataset)
+    tables = [latex_table(s, summary.dataset, heading(summary), f"{name}-{i}") for i, s in enumerate(made, start=1)]
     return "\n".join([needs, *head, *tables]) + "\n"
 
 
-def _latex_table(section: Section, summary: Summary, place: int) -> str:
+def label(text: str) -> str:
+    """Text as a part of a LaTeX label."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", text)
+
+
+def latex_table(section: Section, about: str, heading: Sequence[str], name: str) -> str:
+    """A booktabs table with its notes; ``about`` and ``heading`` go into the caption, ``name`` into the label."""
     lines = [*_latex_groups(section), " & ".join(map(escape, section.header)) + r" \\", r"\midrule"]
     for i, row in enumerate(section.rows):
         lines.append(" & ".join(_styled(cell, (i, j), section) for j, cell in enumerate(row)) + r" \\")
     columns = "".join("l" if name == "method" else "r" for name in section.header)
-    caption = " ".join([f"{summary.dataset}: {section.title}.", *heading(summary)])
+    caption = " ".join([f"{about}: {section.title}.", *heading])
     notes = [rf"\par\smallskip\footnotesize {escape(' '.join(section.notes))}"] if section.notes else []
-    name = re.sub(r"[^A-Za-z0-9-]", "-", summary.dataset)
     return "\n".join(
         [
             r"\begin{table*}[t]",
             r"\centering",
             rf"\caption{{{escape(caption)}}}",
-            rf"\label{{tab:{name}-{place + 1}}}",
+            rf"\label{{tab:{name}}}",
             r"\resizebox{\textwidth}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
@@ -179,14 +185,15 @@ def as_json(summary: Summary) -> dict[str, Any]:
     if not summary.settings:  # protocols without settings do not speak of them
         del whole["settings"]
         whole["rows"] = [{k: v for k, v in row.items() if k not in ("settings", "chance")} for row in whole["rows"]]
-    return _plain(whole)
+    return plain(whole)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it: text as keys, null for what is not a finite number."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -205,7 +212,7 @@ def index(summaries: Sequence[Summary]) -> str:
         value = lay.number(best.metrics[one.primary]) if best else "-"
         rows.append([one.dataset, f"{one.users:,}", best.method if best else "-", value, links])
     header = ["dataset", "users", "best", summaries[0].primary, "files"]
-    return "\n\n".join([title, text, _grid(header, rows), *_across(summaries)]) + "\n"
+    return "\n\n".join([title, text, grid(header, rows), *_across(summaries)]) + "\n"
 
 
 def _across(summaries: Sequence[Summary]) -> list[str]:
@@ -230,7 +237,7 @@ def _across(summaries: Sequence[Summary]) -> list[str]:
     ]
     header = ["#", "method", "mean rank", *(str(i + 1) for i in range(len(ordered)))]
     note = f"Datasets (of {len(summaries)}) on which the row's {summaries[0].primary} beats the column's."
-    return ["## Across datasets", _grid(header, rows), note]
+    return ["## Across datasets", grid(header, rows), note]
 
 
 def terminal(summaries: Sequence[Summary]) -> str:

@@ -101,7 +101,11 @@ def test_the_command_line_is_frozen():
         "--protocol --datasets --methods --seeds --track --profile --limit-users --data-dir --text-encoder "
         "--output-dir --device --jobs --time-limit --job-limit --overwrite --dry-run --exit-on-error"
     )
+    audit = "--protocol --datasets --methods --seeds --track --profile --data-dir --text-encoder --output-dir --device"
     others = {
+        "audit": "",
+        "audit decoding": f"{audit} --users --beams",
+        "audit ids": audit,
         "list": "--data-dir",
         "prepare": "--output-dir --name --k-core --data-dir --raw-dir --columns --items",
         "tune": "--dataset --trials --protocol --profile --seed --data-dir --text-encoder --output-dir --device "

@@ -15,8 +15,8 @@ from scipy import sparse
 from benchmark.types import Sequences
 from methods.blocks.nearest import Found, Progress, ScoreBlock, search
 
-BLOCK_BYTES = 2**28
-"""Memory for the scores of all parts of queries against one block of documents (256 MB)."""
+BLOCK_BYTES = 2**27
+"""Memory for the scores of all parts of queries against one block of documents (128 MB)."""
 STRIP = 64
 """Documents whose weights by term are dense at one time: few enough for the cache."""
 PUNCTUATION = re.compile(r"[^\w\s]|_")
