@@ -97,20 +97,25 @@ class T5(nn.Module):
 
     def _initialise(self) -> None:
         """T5's rule: N(0, 1) embeddings, linear layers by fan-in, queries smaller by the head width's root."""
-        width, inner, feed = self.shape.width, self.shape.heads * self.shape.head_width, self.shape.feed
         nn.init.normal_(self.embedding.weight, std=1.0)
         if self.head is not None:
-            nn.init.normal_(self.head.weight, std=width**-0.5)
-        for module in self.modules():
-            if isinstance(module, Attention):
-                nn.init.normal_(module.query.weight, std=(width * self.shape.head_width) ** -0.5)
-                nn.init.normal_(module.key_value.weight, std=width**-0.5)
-                nn.init.normal_(module.out.weight, std=inner**-0.5)
-            elif isinstance(module, FeedForward):
-                nn.init.normal_(module.inner.weight, std=width**-0.5)
-                nn.init.normal_(module.out.weight, std=feed**-0.5)
-            elif isinstance(module, Stack):
-                nn.init.normal_(module.bias_table.weight, std=width**-0.5)
+            nn.init.normal_(self.head.weight, std=self.shape.width**-0.5)
+        initialise_layers(self, self.shape)
+
+
+def initialise_layers(model: nn.Module, shape: Shape) -> None:
+    """T5's rule for every attention, feed-forward layer and position bias in ``model``."""
+    width, inner, feed = shape.width, shape.heads * shape.head_width, shape.feed
+    for module in model.modules():
+        if isinstance(module, Attention):
+            nn.init.normal_(module.query.weight, std=(width * shape.head_width) ** -0.5)
+            nn.init.normal_(module.key_value.weight, std=width**-0.5)
+            nn.init.normal_(module.out.weight, std=inner**-0.5)
+        elif isinstance(module, FeedForward):
+            nn.init.normal_(module.inner.weight, std=width**-0.5)
+            nn.init.normal_(module.out.weight, std=feed**-0.5)
+        elif isinstance(module, Stack):
+            nn.init.normal_(module.bias_table.weight, std=width**-0.5)
 
 
 class Stack(nn.Module):

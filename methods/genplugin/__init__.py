@@ -37,6 +37,7 @@ from benchmark.types import Budget, Cases, Ranking, TrainingView
 from methods.blocks.collaborative import PROFILES as COLLABORATIVE
 from methods.blocks.collaborative import Collaborative, collaborative_seconds, view_hashes
 from methods.blocks.generator import Generator, Network, shifted
+from methods.blocks.kmeans import scaling
 from methods.blocks.next_item import NextItemPairs
 from methods.blocks.text_encoder import encode_texts
 from methods.blocks.training import Report, Training, seed_everything, train
@@ -62,6 +63,9 @@ class Plugin:
     """Of the language encoder; its other sizes are the backbone's."""
     projection: int = 2048
     """Width between the two linear layers that bring text vectors to the width of the backbone."""
+    scaling: str = "standardize"
+    """Of the text vectors, fitted on training items (``blocks/kmeans.scaling``). ``none`` suits LLaMA's, which are
+    long; vectors of length 1 would drown in the biases of the projection."""
     alignment: Alignment = field(default_factory=Alignment)
     substitution: Substitution = field(default_factory=Substitution)
     retrieval: Retrieval = field(default_factory=Retrieval)
@@ -136,8 +140,9 @@ class GenPlugin(Generator):
 
     def _read(self, view: TrainingView) -> None:
         """Text vectors (N + 1, M) of all items, on the device."""
-        vectors = encode_texts(view.item_text, self.run.text_encoder, self.run)
-        self.text = torch.from_numpy(vectors).to(self.run.device)
+        vectors = torch.from_numpy(encode_texts(view.item_text, self.run.text_encoder, self.run))
+        shift, scale = scaling(vectors[torch.from_numpy(view.item_counts > 0)], self._plugin.scaling)
+        self.text = ((vectors - shift) * scale).to(self.run.device)
 
     def _pretraining(self, view: TrainingView) -> dict[str, Any]:
         """All that the weights before RAR depend on, so that rows which differ in RAR alone share them."""

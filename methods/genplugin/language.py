@@ -5,13 +5,13 @@ Letters in shapes: B users, L items of history, C codes of an item, V vocabulary
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.blocks.t5 import Shape, Stack
+from methods.blocks.t5 import Shape, Stack, initialise_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,8 @@ class LanguageEncoder(nn.Module):
         super().__init__()
         # No activation in between: so it is in the released code, whatever "feed-forward" may suggest.
         self.project = nn.Sequential(nn.Linear(text_width, hidden), nn.Linear(hidden, shape.width))
-        self.encoder = Stack(replace(shape, encoder_layers=layers), layers, causal=False)
+        self.encoder = Stack(shape, layers, causal=False)
+        initialise_layers(self.encoder, shape)
         self.epochs: Tensor
         self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
         """Epochs done; a buffer, so that a resumed training knows."""

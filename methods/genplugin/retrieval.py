@@ -217,9 +217,14 @@ class Neighbours:
         return known
 
     def _texts(self) -> list[str]:
-        if self.settings.text == "title" and "title" in self.view.item_fields:
-            return [str(title) for title in self.view.item_fields["title"]]
-        return list(self.view.item_text)
+        """What BM25 reads of every item. Raises ValueError when that is titles and there are none."""
+        if self.settings.text == "template":
+            return list(self.view.item_text)
+        if self.settings.text != "title" or "title" not in self.view.item_fields:
+            raise ValueError(
+                f"retrieval reads the field '{self.settings.text}', which these items lack; set retrieval.text to template"
+            )
+        return [str(title) for title in self.view.item_fields["title"]]
 
     def _by_content(self) -> Callable[[Asked], np.ndarray]:
         counts, windows = term_counts(self._texts()), self.corpora[self.asked].windows
