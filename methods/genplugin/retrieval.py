@@ -222,7 +222,7 @@ class Neighbours:
             return list(self.view.item_text)
         if self.settings.text != "title" or "title" not in self.view.item_fields:
             raise ValueError(
-                f"retrieval reads the field '{self.settings.text}', which these items lack; set retrieval.text to template"
+                f"retrieval is to read the items' {self.settings.text}, which they lack; set retrieval.text to template"
             )
         return [str(title) for title in self.view.item_fields["title"]]
 
