@@ -92,6 +92,7 @@ class LETTER(Generator):
             "clusters": {"restarts": 10},
         }
     }
+    as_base = {**tracks["paper"], "temperature": 1.0}
     search = {**generator.SEARCH, "temperature": OneOf((0.7, 0.8, 0.9, 1.0))}
 
     @classmethod

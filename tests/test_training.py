@@ -146,6 +146,15 @@ def test_reasons_to_stop():
     assert (capped.stopped_by, capped.epochs, capped.steps) == ("cap", 1, 1)
 
 
+def test_a_last_epoch_cut_by_the_cap_is_told(monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(clock)))
+    whole = Toy(Run(), epochs=1, batch_size=16, max_minutes=1e6).train()
+    cut = Toy(Run(), epochs=1, batch_size=16, max_minutes=5 / 60).train()
+    assert whole.stopped_by == "limit"
+    assert cut.stopped_by == "cap" and cut.epochs == 1 and cut.steps < whole.steps
+
+
 def test_the_cap_counts_earlier_sessions(tmp_path):
     stopped = Toy(Run(work_dir=tmp_path))
     stopped.run.should_stop = lambda: stopped.steps == 12

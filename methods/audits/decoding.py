@@ -19,8 +19,9 @@ from benchmark import metrics
 from benchmark.evaluate import find_hits
 from benchmark.run import peak_rss
 from benchmark.scoring import limit
-from benchmark.types import INVALID, PAD, Budget, Cases, Questions
+from benchmark.types import INVALID, PAD, Cases, Questions
 from methods.audits.command import Answer, Asked
+from methods.audits.recorded import lists_moved
 from methods.audits.speed import Decoder, milliseconds
 from methods.audits.targets import retained, token_ranks
 from methods.blocks.beam_search import RULES, Beams, beam_search, certified, spend_of, to_items
@@ -60,8 +61,8 @@ def answer(asked: Asked) -> Answer:
     beams, budget = asked.settings["beams"], asked.protocol.budget.beam_size
     drawn = limit(asked.split, asked.settings["users"])
     audit = _Audit(asked, drawn.test.cases)
-    # A method may look things up for all who are asked (GenPlugin's neighbours): as in the test, and not timed here.
-    asked.method.recommend(drawn.test.cases, 1, candidates=asked.split.candidates, budget=Budget(1, 1))
+    # As in the test; what a method looks up for all who are asked (GenPlugin's neighbours) is not timed below.
+    _refuse_another_model(asked, drawn.test.cases)
     with torch.inference_mode():
         measured = audit.lists()
         ranks = audit.target_ranks(drawn.test)  # (T, L, 2)
@@ -95,6 +96,16 @@ def answer(asked: Asked) -> Answer:
     }
     arrays = {"users": drawn.test.cases.users, "token_ranks": ranks.astype(np.uint16), **measured, **scores}
     return found, arrays
+
+
+def _refuse_another_model(asked: Asked, cases: Cases) -> None:
+    """Raises ValueError when the model does not answer these cases as its record says."""
+    budget, candidates = asked.protocol.budget, asked.split.candidates
+    listed = asked.method.recommend(cases, budget.list_length, candidates=candidates, budget=budget)
+    if lists_moved(listed, asked.record) is None:
+        raise ValueError(
+            "the saved model answers otherwise than its record says; make the run again with --overwrite always"
+        )
 
 
 class _Audit:

@@ -17,14 +17,13 @@ from benchmark.datasets.text import category_codes
 from benchmark.evaluate import target_ranks
 from benchmark.types import Questions, Ranking
 from methods.audits.command import Answer, Asked
+from methods.audits.recorded import lists_moved
 from methods.blocks.semantic_ids import SemanticIds, number_prefixes, rank_within
 
 VERSION = 1
 """Part of every audit's key; a change that moves its numbers raises it."""
 SAME = 1e-9
 """How far a metric made again may lie from the recorded one."""
-ROUNDING = 1e-3
-"""How far the scores of a list made again on other hardware may lie from the recorded ones."""
 
 
 def settings(args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
@@ -124,10 +123,9 @@ def check_recorded(listed: Ranking, made: dict[str, float], asked: Asked) -> int
     recorded = asked.record.metrics[worst]
     if abs(made[worst] - recorded) <= SAME:
         return 0
-    kept = asked.record.ranking()
-    near = np.isclose(kept["scores"], listed.scores, rtol=0, atol=ROUNDING)  # -inf where both lists have ended
-    if np.array_equal(kept["users"], listed.users) and near.all():
-        return int((kept["items"] != listed.items).any(1).sum())
+    moved = lists_moved(listed, asked.record)
+    if moved is not None:
+        return moved
     raise ValueError(
         f"the saved model gives {worst} {made[worst]:.6f}, but its record says {recorded:.6f}: they do not belong "
         "together; make the run again with --overwrite always"

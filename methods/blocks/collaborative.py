@@ -97,7 +97,9 @@ def with_weights(
     view: TrainingView, settings: Collaborative, run: Run, weights: Mapping[str, Tensor], report: dict[str, Any]
 ) -> CollaborativeModel:
     """The model of known weights, those of its ``network`` by name."""
-    network = Network(view.n_items, view.max_history, settings).to(run.device)
+    with torch.random.fork_rng([]):  # on the CPU, whose random state the weights thrown away here would move
+        network = Network(view.n_items, view.max_history, settings)
+    network = network.to(run.device)
     network.load_state_dict(weights)
     items = network.item.weight.detach().cpu().numpy() * (view.item_counts > 0)[:, None].astype(np.float32)
     return CollaborativeModel(items, report, network.eval(), run)
@@ -152,6 +154,8 @@ def _trained(network: Network, view: TrainingView, training: Training, run: Run)
         return mean_metric(ranking, valid.targets, view.selection)
 
     ended = train_windows(network, view.sequences, loss, training, validate, run, name="collaborative")
+    if run.work_dir is not None:  # another model of this job, of other settings, may be next
+        (run.work_dir / "collaborative.checkpoint").unlink(missing_ok=True)
     report = {
         "stopped_by": ended.stopped_by,
         "epochs": ended.epochs,

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -139,6 +139,8 @@ class Generator(Method):
     config: GeneratorConfig
     reads_text = True
     saves = True
+    as_base: ClassVar[Mapping[str, Any]] = {}
+    """What papers that build on the method set otherwise than its unified track; for the paper track of wrappers."""
     search = SEARCH
     search_profiles = SEARCH_PROFILES
     ids: SemanticIds

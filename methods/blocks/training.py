@@ -240,7 +240,7 @@ class _Loop:
         self.epoch += 1
         self.report.epochs = self.epoch
         self.report.curve.append(entry)
-        self.report.stopped_by = self._reason_to_stop(last)
+        self.report.stopped_by = self._reason_to_stop(last, cut=self.batch < n_batches)
         self.finished = bool(self.report.stopped_by)
         self.batch, self.epoch_left = 0, False
         self.loss_sum.zero_()
@@ -263,9 +263,12 @@ class _Loop:
             self.bad_epochs += 1
         return score
 
-    def _reason_to_stop(self, last: bool) -> str:
+    def _reason_to_stop(self, last: bool, cut: bool) -> str:
+        """``cut``: out of time within the epoch, be it the last one."""
         if self.bad_epochs >= self.config.patience:
             return "patience"
+        if cut:
+            return "cap"
         if self.epoch >= self.config.epochs:
             return "limit"
         return "cap" if last else ""

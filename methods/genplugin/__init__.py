@@ -9,8 +9,10 @@ optimiser steps.
 
 Presets: what is left out: ``@no-dsa``, ``@no-ssg``, ``@no-rar``, ``@dsa`` (neither SSG nor RAR). Of RAR: ``@content``
 (BM25 alone), ``@collaborative`` (user vectors alone), ``@similarity`` (nearest by ID states alone), ``@no-rerank``,
-``@neighbours-10``, ``@neighbours-50``. Of the losses: ``@no-item-alignment``, ``@no-user-alignment`` (the released
-code), ``@no-divergence``, ``@item-weight-0.5``, ``@user-weight-0.1``, ``@divergence-weight-0.1``. Of SSG:
+``@neighbours-10``, ``@neighbours-50``, ``@no-neighbours`` (the decoder is fine-tuned all the same: what retrieval
+itself is worth is told by this row). Of the losses: ``@no-item-alignment``, ``@no-user-alignment`` (the released code),
+``@no-divergence``, ``@item-weight-0.01``, ``@item-weight-0.5``, ``@user-weight-0.01``, ``@user-weight-0.1``,
+``@divergence-weight-0.1``. Of SSG:
 ``@replace-0.1``, ``@replace-0.4`` (effective shares of codes), ``@fusion-1``, ``@fusion-10``, ``@fusion-share`` (the
 released code's weights).
 """
@@ -45,7 +47,7 @@ from methods.genplugin import language
 from methods.genplugin.language import Alignment, LanguageEncoder, Substitution
 from methods.genplugin.retrieval import Neighbours, Retrieval
 
-VERSION = 1
+VERSION = 2
 """Part of every cached pre-training; a change that moves its weights raises it."""
 
 
@@ -98,8 +100,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 
-CAPS: dict[str, dict[str, float]] = {"smoke": {}, "small": {"max_minutes": 45.0}}
-"""On pre-training: as many steps as the base takes in its 25 minutes, each half as long again."""
+CAPS: dict[str, dict[str, float]] = {"smoke": {}, "small": {"max_minutes": 60.0}}
+"""On pre-training: as many steps as the base takes in at most 25 minutes, each up to twice as long."""
 
 
 class GenPlugin(Generator):
@@ -132,7 +134,12 @@ class GenPlugin(Generator):
         self._read(view)
         self.ids, self.tokenizer_report = self.semantic_ids(view)
         self.max_history = view.max_history
-        stored = cached(self.run.artifacts_dir, self._pretraining(view), lambda: self._pretrained(view))
+        stored = cached(
+            self.run.artifacts_dir,
+            self._pretraining(view),
+            lambda: self._pretrained(view),
+            lambda: self.run.progress("wait for another job", 0, 1),
+        )
         self._take(stored)
         if self._plugin.retrieve:
             self._tune(view)
@@ -152,7 +159,8 @@ class GenPlugin(Generator):
         return {
             "stage": "genplugin",
             "version": VERSION,
-            "base": sha256_of(Path(inspect.getfile(type(self).__mro__[2]))),
+            "code": [sha256_of(Path(path)) for path in (inspect.getfile(type(self).__mro__[2]), language.__file__)],
+            "users": hashlib.sha256(view.users.tobytes()).hexdigest(),
             "config": config | {"plugin": plugin},
             "ids": hashlib.sha256(self.ids.codes.tobytes()).hexdigest(),
             "text": hashlib.sha256(self.text.cpu().numpy().tobytes()).hexdigest(),
@@ -170,6 +178,7 @@ class GenPlugin(Generator):
         """The network as pre-trained, whether just now or by another job."""
         report = json.loads(str(stored["report"]))
         self.pretraining_seconds = report.pop("seconds")
+        self.run.timings["train"] = self.pretraining_seconds  # whoever spent them
         self.report = Report(**report)
         self.model = self.network().to(self.run.device)
         weights = {name: torch.from_numpy(array) for name, array in stored.items() if name != "report"}
@@ -236,6 +245,7 @@ class GenPlugin(Generator):
         self.tuning = train(
             self.model, pairs.lengths, loss, self._plugin.tuning, self._validation(view), self.run, name="tune"
         )
+        self.run.timings["train"] += self.run.timings.pop("tune")
 
     def _with_neighbours(self, memory: Tensor, mask: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Put the cached states of neighbours (B, n), -1 = none, before memory (B, S, D) -> memory and its mask."""
@@ -297,7 +307,7 @@ class GenPlugin(Generator):
         if self.near is None:
             return report
         capped = "cap" in (self.tuning.stopped_by, self.near.report.get("stopped_by"))
-        found = {"tuning": vars(self.tuning), "collaborative": self.near.report}
+        found = {"tuning": vars(self.tuning), "user_model": self.near.report}
         return report | found | ({"stopped_by": "cap"} if capped else {})
 
     def _state(self) -> dict[str, Any]:
@@ -340,7 +350,7 @@ def _around(base: type[Generator]) -> type[Method]:
         "Config": Config,
         "profiles": sizes,
         "presets": {name: {"plugin": changes} for name, changes in PRESETS.items()},
-        "tracks": {"paper": PAPER},
+        "tracks": {"paper": {**base.as_base, **PAPER}},
         "__doc__": f"GenPlugin around {base.__name__}.",
     }
     return type(f"GenPlugin{base.__name__}", (GenPlugin, base), members)
@@ -360,7 +370,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "no-item-alignment": {"alignment": {"item_weight": 0.0}},
     "no-user-alignment": {"alignment": {"user_weight": 0.0}},
     "no-divergence": {"substitution": {"divergence_weight": 0.0}},
+    "no-neighbours": {"retrieval": {"neighbours": 0}},
+    "item-weight-0.01": {"alignment": {"item_weight": 0.01}},
     "item-weight-0.5": {"alignment": {"item_weight": 0.5}},
+    "user-weight-0.01": {"alignment": {"user_weight": 0.01}},
     "user-weight-0.1": {"alignment": {"user_weight": 0.1}},
     "divergence-weight-0.1": {"substitution": {"divergence_weight": 0.1}},
     "replace-0.1": {"substitution": {"probability": 0.2}},
@@ -372,7 +385,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 PAPER: dict[str, Any] = {
     # The base as these papers have it: LC-Rec's identifiers and their own optimiser.
     "embedding_rate": 1.0,
-    "training": {"batch_size": 512, "learning_rate": 2e-3},
+    "training": {"batch_size": 512, "learning_rate": 2e-3, "warmup_steps": 514},
     "plugin": {
         "retrieval": {"corpus": "paper", "text": "title", "exclude_self": False},
         "tuning": {"schedule": "constant"},

@@ -242,7 +242,9 @@ class Neighbours:
 
         def search(queries: Asked) -> np.ndarray:
             asked, told = model.users(queries.windows), self._tell("collaborative")
-            return top_cosine(documents, asked, self.settings.per_path, queries.own, told).rows
+            rows = top_cosine(documents, asked, self.settings.per_path, queries.own, told).rows
+            rows[~asked.any(1)] = NOBODY  # an empty history is like nobody's
+            return rows
 
         return search
 
@@ -256,4 +258,6 @@ def _corpora(view: TrainingView, kind: str) -> dict[str, Corpus]:
         return dict.fromkeys(STAGES, Corpus(corpus_windows(view)))
     if kind != "paper":
         raise ValueError(f"unknown corpus '{kind}'; use training or paper")
+    if (view.valid.targets.lengths != 1).any():
+        raise ValueError("the paper's windows are those of leave-one-out; set retrieval.corpus to training")
     return {asked: Corpus(windows) for asked, windows in paper_corpora(view)._asdict().items()}
