@@ -35,7 +35,18 @@ GENERATOR_FLOOR = {
     "training": {"epochs": 80, "learning_rate": 2e-3, "batch_size": 16},
     "backbone": {"dropout": 0.2},
 }
-OWN_FLOOR = dict.fromkeys(("tiger", "letter", "genplugin:tiger", "genplugin:letter"), GENERATOR_FLOOR)
+GENTLY = {"tuning": {"learning_rate": 1e-4}}
+OWN_FLOOR = {
+    "tiger": GENERATOR_FLOOR,
+    "letter": GENERATOR_FLOOR | {"backbone": {"dropout": 0.3}},
+    "genplugin:tiger": GENERATOR_FLOOR | {"plugin": GENTLY},
+    "genplugin:letter": {
+        "training": {"epochs": 120, "learning_rate": 1e-3, "batch_size": 16},
+        "backbone": {"dropout": 0.2},
+        # Twelve items fill a batch several times over, so most negatives of the contrast are no negatives.
+        "plugin": GENTLY | {"alignment": {"item_weight": 0.01, "user_weight": 0.05}},
+    },
+}
 """A generator has the codes to learn before the order, and 180 pairs by heart before either."""
 
 
