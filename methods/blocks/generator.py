@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.evaluate import mean_metric
-from benchmark.files import read_sealed
 from benchmark.method import Estimate, Method
 from benchmark.space import Choices, OneOf
 from benchmark.types import Budget, Cases, Ranking, TrainingView
@@ -270,9 +269,8 @@ class Generator(Method):
         }
 
     def load(self, path: Path, view: TrainingView) -> Self:
-        if read_sealed(path) is None:
-            raise ValueError(f"the saved model {path} is damaged; make it again with --overwrite always")
-        self._restore(read_checkpoint(path, torch.device(self.run.device)), view)
+        device, advice = torch.device(self.run.device), "make it again with --overwrite always"
+        self._restore(read_checkpoint(path, device, "saved model", advice), view)
         return self
 
     def _restore(self, state: dict[str, Any], view: TrainingView) -> None:

@@ -362,11 +362,16 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_sealed(path, buffer.getvalue())
 
 
-def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Raises ValueError naming the file when it is damaged. No pickled code is ever run."""
+def read_checkpoint(
+    path: Path,
+    device: torch.device,
+    kind: str = "checkpoint",
+    advice: str = "delete it to train this job from the start",
+) -> dict[str, Any]:
+    """Raises ValueError naming the ``kind`` of file and what to do when it is damaged. No pickled code is ever run."""
     payload = read_sealed(path)
     if payload is None:
-        raise ValueError(f"the checkpoint {path} is damaged; delete it to train this job from the start")
+        raise ValueError(f"the {kind} {path} is damaged; {advice}")
     return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
 
 

@@ -154,8 +154,8 @@ class GenPlugin(Generator):
     def _pretraining(self, view: TrainingView) -> dict[str, Any]:
         """All that the weights before RAR depend on, so that rows which differ in RAR alone share them."""
         config = config_dict(self.config)
-        plugin = {k: v for k, v in config["plugin"].items() if k not in ("retrieve", "retrieval", "tuning")}
-        plugin.pop("collaborative")
+        later = ("retrieve", "retrieval", "collaborative", "tuning")
+        plugin = {k: v for k, v in config["plugin"].items() if k not in later}
         return {
             "stage": "genplugin",
             "version": VERSION,
