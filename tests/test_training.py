@@ -301,3 +301,45 @@ def test_rates_multiply_the_learning_rate_of_the_parameters_they_name(tmp_path):
         toy.train(**how)
         weights.append(toy.weights())
     assert torch.equal(weights[2], weights[1]) and not torch.equal(weights[2], weights[0])
+
+
+@pytest.mark.parametrize("micro", [1, 3, 7])
+def test_micro_batches_make_the_same_update(micro):
+    class Plain(Toy):
+        def loss(self, rows, length):
+            self.steps += 1
+            return (self.model(self.x[rows]) - self.y[rows]).square().mean()
+
+    whole, split = (Plain(Run(), micro_batch=size, clip_norm=0.5) for size in (None, micro))
+    for toy in (whole, split):
+        toy.model[1].p = 0.0
+        toy.report = toy.train()
+    assert split.report.steps == whole.report.steps
+    assert split.steps > whole.steps if micro < 7 else split.steps == whole.steps
+    torch.testing.assert_close(split.weights(), whole.weights(), rtol=1e-4, atol=1e-6)
+    assert [e["loss"] for e in split.report.curve] == pytest.approx([e["loss"] for e in whole.report.curve], rel=1e-4)
+
+
+def test_frozen_weights_are_neither_moved_nor_kept(tmp_path):
+    def frozen(run):
+        toy = Toy(run)
+        toy.model[0].requires_grad_(False)
+        return toy
+
+    toy = frozen(Run(work_dir=tmp_path))
+    before = toy.model[0].weight.clone()
+    toy.train(rates={"0.weight": 3.0})
+    assert torch.equal(toy.model[0].weight, before)
+    state = training.read_checkpoint(tmp_path / "train.checkpoint", torch.device("cpu"))
+    assert set(state["model"]) == set(state["best"]) == {"2.weight", "2.bias"}
+    again = frozen(Run(work_dir=tmp_path))
+    again.train(rates={"0.weight": 3.0})
+    assert again.steps == 0 and torch.equal(again.weights(), toy.weights())
+
+
+def test_weights_of_another_model_are_refused():
+    toy = Toy(Run())
+    state = training.trainable_state(toy.model)
+    toy.model[2].bias.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"another model, '2\.bias'"):
+        training.load_trainable(toy.model, state)

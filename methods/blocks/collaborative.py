@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmark.artifacts import cached
 from benchmark.evaluate import mean_metric
+from benchmark.method import config_dict
 from benchmark.run import Run
 from benchmark.types import Sequences, Spend, TrainingView
 from methods.blocks.ranking import rank_by_score
@@ -107,7 +108,7 @@ def with_weights(
 
 def identity(view: TrainingView, settings: Collaborative, run: Run) -> dict[str, Any]:
     """JSON-able, all that the model depends on; for the keys of what is made from it too."""
-    made = {"stage": "collaborative", "version": VERSION, "settings": asdict(settings), "seed": run.seed}
+    made = {"stage": "collaborative", "version": VERSION, "settings": config_dict(settings), "seed": run.seed}
     return made | view_hashes(view)
 
 

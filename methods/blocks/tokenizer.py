@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmark.artifacts import cached
 from benchmark.datasets.text import category_codes
+from benchmark.method import config_dict
 from benchmark.run import Run
 from benchmark.types import TrainingView
 from methods.blocks.alignment import check_alignment
@@ -77,7 +78,7 @@ def item_ids(
             "version": IDS_VERSION,
             "vectors": hashlib.sha256(vectors.tobytes()).hexdigest(),
             "fit_on": hashlib.sha256(fit_on.tobytes()).hexdigest(),
-            "tokenizer": asdict(quantizer),
+            "tokenizer": config_dict(quantizer),
             "collisions": collisions,
             "seed": run.seed,
             **(key or {}),

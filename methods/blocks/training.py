@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.files import read_sealed, write_sealed
+from benchmark.method import config_dict, later
 from benchmark.run import Interrupted, Run, peak_rss
 from methods.blocks.devices import memory_error
 
@@ -45,6 +46,9 @@ class Training:
     clip_norm: float | None = None
     max_minutes: float | None = None
     """Cap on the training time of one job, summed over resumed sessions; reaching it marks the row under-trained."""
+    micro_batch: int | None = later(None)
+    """Rows of one forward pass, for models of which a batch does not fit; their gradients add up to the batch's mean,
+    so the update stays the same. None = the whole batch at once."""
 
     def capped(self, seconds: float) -> float:
         """What is left of an estimate under the cap."""
@@ -178,7 +182,7 @@ class _Loop:
         self.run.timings[self.name] = self.seconds
         self.run.peak_memory[self.name] = self._peak_memory()
         assert self.best_weights is not None
-        self.model.load_state_dict(self.best_weights)
+        load_trainable(self.model, self.best_weights)
         self.model.eval()
         return self.report
 
@@ -208,19 +212,22 @@ class _Loop:
     def _step(self, rows: Tensor, length: int, total_steps: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * learning_rate_at(self.report.steps, total_steps, self.config)
-        # bf16 keeps fp32 master weights; on CPU it is slower than fp32, so it is for CUDA only.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = self.loss(rows, length)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = torch.zeros((), device=self.device)
+        for part in rows.split(self.config.micro_batch or len(rows)):
+            # bf16 keeps fp32 master weights; on CPU it is slower than fp32, so it is for CUDA only.
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                share = self.loss(part, length) * (len(part) / len(rows))
+            share.backward()
+            loss += share.detach()
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         # Without reading the loss on the host, which would make a GPU wait at every step.
-        first_bad = (self.bad_step < 0) & ~loss.detach().isfinite()
+        first_bad = (self.bad_step < 0) & ~loss.isfinite()
         self.bad_step = torch.where(first_bad, self.report.steps, self.bad_step)
         self.report.steps += 1
-        self.loss_sum += loss.detach()
+        self.loss_sum += loss
 
     def _refuse_bad_loss(self) -> None:
         """Raises ValueError when some step's loss was not finite; called before anything is kept of it."""
@@ -258,7 +265,7 @@ class _Loop:
             raise
         if score > self.report.best_score:
             self.report.best_score, self.report.best_epoch, self.bad_epochs = score, self.epoch + 1, 0
-            self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self.best_weights = {k: v.detach().clone() for k, v in trainable_state(self.model).items()}
         else:
             self.bad_epochs += 1
         return score
@@ -303,10 +310,10 @@ class _Loop:
 
     def _fingerprint(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
-        shapes = {k: list(v.shape) for k, v in self.model.state_dict().items()}
+        shapes = {k: list(v.shape) for k, v in trainable_state(self.model).items()}
         rates = [group["rate"] for group in self.optimizer.param_groups]
         return {
-            "config": asdict(self.config),
+            "config": config_dict(self.config),
             "rates": rates,
             "seed": self.run.seed,
             "examples": len(self.lengths),
@@ -320,7 +327,7 @@ class _Loop:
         self._keep_time()
         state = {
             "fingerprint": self._fingerprint(),
-            "model": self.model.state_dict(),
+            "model": trainable_state(self.model),
             "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "random": _random_state(self.device),
@@ -336,7 +343,7 @@ class _Loop:
         state = read_checkpoint(path, self.device)
         if state["fingerprint"] != self._fingerprint():
             raise ValueError(f"{path} was made with other settings; delete it to train this job from the start")
-        self.model.load_state_dict(state["model"])
+        load_trainable(self.model, state["model"])
         self.best_weights = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.report = Report(**state["report"])
@@ -347,12 +354,26 @@ class _Loop:
 
 
 def _groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The parameters by their multiple of the learning rate, those without one first."""
+    """The parameters that are trained, by their multiple of the learning rate, those without one first."""
     named = dict(model.named_parameters())
     unknown = sorted(rates.keys() - named.keys())
     assert not unknown, f"no parameter is called {unknown}"
-    groups: list[dict[str, Any]] = [{"params": [p for name, p in named.items() if name not in rates], "rate": 1.0}]
-    return groups + [{"params": [named[name]], "rate": rate} for name, rate in rates.items()]
+    trained = {name: p for name, p in named.items() if p.requires_grad}
+    groups: list[dict[str, Any]] = [{"params": [p for name, p in trained.items() if name not in rates], "rate": 1.0}]
+    return groups + [{"params": [trained[name]], "rate": rate} for name, rate in rates.items() if name in trained]
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without frozen parameters, such as the base of a language model under LoRA."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def load_trainable(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put back what ``trainable_state`` gave. Raises ValueError when the model has other trainable weights."""
+    if differing := sorted(state.keys() ^ trainable_state(model).keys()):
+        raise ValueError(f"the saved weights are of another model, '{differing[0]}' for one; make them again")
+    model.load_state_dict(dict(state), strict=False)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

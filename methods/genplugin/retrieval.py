@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmark.artifacts import cached
+from benchmark.method import config_dict
 from benchmark.run import Run
 from benchmark.types import Cases, Sequences, TrainingView
 from methods.blocks.bm25 import BM25, item_counts, pseudo_documents, term_counts
@@ -200,7 +201,7 @@ class Neighbours:
     def _key(self, path: str) -> dict[str, Any]:
         """What the candidates of the training pairs depend on."""
         kept = ("per_path", "corpus", "text", "exclude_self")
-        key = {"version": VERSION, "settings": {k: v for k, v in asdict(self.settings).items() if k in kept}}
+        key = {"version": VERSION, "settings": {k: v for k, v in config_dict(self.settings).items() if k in kept}}
         if path == "collaborative":
             key |= identity(self.view, self.collaborative, self.run)
         else:
