@@ -10,7 +10,7 @@ from benchmark import records
 from benchmark.files import content_hash
 from benchmark.job import Job
 
-KINDS = ("decoding", "ids")
+KINDS = ("decoding", "ids", "scaling")
 """The questions there are; each is a module of ``methods.audits`` and a table of ``leaderboards``."""
 
 

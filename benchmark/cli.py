@@ -167,7 +167,8 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
     kinds = audit.add_subparsers(dest="what", metavar="QUESTION", required=True)
     decoding = kinds.add_parser("decoding", help="beams against exact scoring: lists, scores, time")
     ids = kinds.add_parser("ids", help="how good the semantic IDs are, and what their collisions do to scores")
-    for kind in (decoding, ids):
+    scaling = kinds.add_parser("scaling", help="models timed in turns in one process, beside their scores and sizes")
+    for kind in (decoding, ids, scaling):
         _add_what(kind.add_argument_group("which runs"))
         _add_where(kind.add_argument_group("where"))
     how = decoding.add_argument_group("how")
@@ -175,6 +176,8 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
         "--users", type=positive, metavar="N", help="of the test, drawn once; default: 200 raw, 1000 renorm, CUDA 2000"
     )
     how.add_argument("--beams", type=beams, default=beams("10,20,50,100"), metavar="B,...", help="10,20,50,100")
+    timed = scaling.add_argument_group("how")
+    timed.add_argument("--users", type=positive, metavar="N", help="of the test, drawn once; default: 200, CUDA 2000")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

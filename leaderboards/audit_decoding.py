@@ -12,7 +12,17 @@ from tabulate import tabulate
 
 from benchmark.records import Record
 from leaderboards import layout as lay
-from leaderboards.audit_rows import EQUATION_15, SIMGR, beams, by_rule, decoders, name_of, versus_exact
+from leaderboards.audit_rows import (
+    EQUATION_15,
+    SIMGR,
+    beams,
+    by_rule,
+    decoders,
+    generators,
+    name_of,
+    one_pass,
+    versus_exact,
+)
 from leaderboards.layout import Section
 
 
@@ -32,7 +42,10 @@ def heading(group: Sequence[Record]) -> list[str]:
 def sections(group: Sequence[Record]) -> list[Section]:
     made = []
     for rule, some in by_rule(group):
-        made += [_overlaps(rule, some), _scores(rule, some), _simgr(rule, some), _targets(rule, some)]
+        if generators(some):
+            made += [_overlaps(rule, some), _scores(rule, some), _simgr(rule, some), _targets(rule, some)]
+        else:
+            made.append(_scores(rule, some))
     return made
 
 
@@ -49,6 +62,9 @@ def _overlaps(rule: str, some: Sequence[Record]) -> Section:
                 cells += [lay.number(row["item_overlap"][k])] if differs else []
                 cells.append(_percent(row["certified"][k]))
             rows.append(cells)
+    for record in one_pass(some):
+        cells = ["-", lay.number(1.0), "-", *([lay.number(1.0)] if differs else []), _percent(1.0)]
+        rows.append([name_of(record, some), decoders(record)[0]["decoder"], *cells * len(ks)])
     columns = ["at least", "overlap", "at most", *(["items"] if differs else []), "certified"]
     notes = [
         "Mean over users of the share of the exact best K semantic IDs that the beam's best K hold. At least: IDs with "
@@ -57,6 +73,11 @@ def _overlaps(rule: str, some: Sequence[Record]) -> Section:
         "siblings are likelier, so where prefixes have few children it says nothing. Both hold for every user, or the "
         "audit would have failed. Certified: users whose list is proven exact by the search itself.",
     ]
+    if one_pass(some):
+        notes.append(
+            "A method that scores all items in one pass has one list, the exact one: its overlap is 1 by construction "
+            "and not measured, every list is certain, and bounds of what a beam finds do not apply to it (-)."
+        )
     if differs:
         notes.append("Items: the same share of the lists of items, where items that share an ID stand apart.")
     header = ["method", "decoder", *columns * len(ks)]
@@ -106,6 +127,12 @@ def _scores(rule: str, some: Sequence[Record]) -> Section:
         "about its users beforehand. Peak memory is the device's; on a CPU that of the "
         "whole process, in brackets.",
     ]
+    if one_pass(some):
+        notes.append(
+            "All items: a method that scores every item in one pass and generates nothing, so rules and decoder tokens "
+            "are not its own; it stands here with the users of this rule. Methods are timed one after the other here; "
+            "audit scaling times them in turns."
+        )
     return Section(f"Scores and cost, rule {rule}", header, rows, notes=notes)
 
 
@@ -116,17 +143,17 @@ def _memory(peak: int | None, record: Record) -> str:
 
 def _simgr(rule: str, some: Sequence[Record]) -> Section:
     """SimGR's Table 1 as the paper has it, ours and theirs; its reference is the widest beam."""
-    widest = beams(some[0])[-1]["beam_size"]
+    widest = beams(generators(some)[0])[-1]["beam_size"]
     rows = [
         [
             name_of(record, some),
             row["decoder"],
-            _percent(row["item_reference_overlap"]["5"]),
+            _percent(row["item_reference_overlap"]["5"]) if beams(record) else "-",
             lay.number(row["metrics"]["ndcg@10"]),
             lay.number(row["milliseconds"]["best"] * record.fields["audit"]["users_asked"] / 1000, 0),
         ]
         for record in some
-        for row in beams(record)
+        for row in beams(record) or decoders(record)
     ]
     rows += [
         ["LC-Rec, Qwen3-4B, Instruments (SimGR)", f"beam {size}", _percent(shared), lay.number(ndcg), f"{seconds}"]
@@ -143,9 +170,10 @@ def _simgr(rule: str, some: Sequence[Record]) -> Section:
 
 def _targets(rule: str, some: Sequence[Record]) -> Section:
     """SimGR's Equation 15 for the targets."""
-    levels = len(beams(some[0])[0]["targets"]["all codes"]["marginals"])
+    searched = generators(some)
+    levels = len(beams(searched[0])[0]["targets"]["all codes"]["marginals"])
     rows = []
-    for record in some:
+    for record in searched:
         for row in beams(record):
             for among, of in row["targets"].items():
                 marginals = [_percent(q) for q in of["marginals"]]

@@ -7,14 +7,14 @@ from itertools import cycle
 from typing import Any
 
 from benchmark.records import Record
-from leaderboards.audit_rows import beams, by_rule, decoders, log_scale, name_of
+from leaderboards.audit_rows import beams, by_rule, decoders, generators, log_scale, name_of, one_pass
 from leaderboards.curves import COLOURS, MARKERS
 
 K = "10"
 
 
 def figures(group: Sequence[Record]) -> dict[str, Any]:
-    return {"pareto": _pareto(group), "overlap": _overlap(group)}
+    return {"pareto": _pareto(group)} | ({"overlap": _overlap(group)} if generators(group) else {})
 
 
 def _looks(group: Sequence[Record]) -> dict[str, tuple[str, str]]:
@@ -24,17 +24,22 @@ def _looks(group: Sequence[Record]) -> dict[str, tuple[str, str]]:
 
 
 def _pareto(group: Sequence[Record]) -> Any:
-    """ndcg@10 against milliseconds in the best batch: a line over the beams, a star for exact scoring."""
+    """ndcg@10 against milliseconds in the best batch: a line over the beams, a star for exact scoring.
+
+    A method that scores all items in one pass is a star alone.
+    """
     from matplotlib.figure import Figure
 
     rules = list(by_rule(group))
     figure = Figure(figsize=(1.2 + 3.9 * len(rules), 3.9), layout="constrained")
     looks = _looks(group)
+    stars = sorted({name_of(record, group) for record in one_pass(group)})
     for axes, (rule, some) in zip(figure.subplots(1, len(rules), squeeze=False)[0], rules, strict=True):
         for record in some:
             colour, marker = looks[name_of(record, group)]
             points = [(row["milliseconds"]["best"], row["metrics"]["ndcg@10"]) for row in decoders(record)]
-            axes.plot(*zip(*points[:-1], strict=True), color=colour, marker=marker, markersize=5, linewidth=1.4)
+            if beams(record):
+                axes.plot(*zip(*points[:-1], strict=True), color=colour, marker=marker, markersize=5, linewidth=1.4)
             axes.plot(*points[-1], "*", color=colour, markersize=13, markeredgecolor="white", markeredgewidth=0.6)
             for row, point in zip(beams(record), points, strict=False):
                 axes.annotate(
@@ -46,7 +51,10 @@ def _pareto(group: Sequence[Record]) -> Any:
         axes.set_ylabel(f"ndcg@10 of {some[0].fields['audit']['users']:,} users")
         axes.set_title(f"rule {rule}", fontsize=9)
         _plain(axes)
-    handles = [axes.plot([], [], color=c, marker=m, label=name)[0] for name, (c, m) in looks.items()]
+    handles = [
+        axes.plot([], [], color=c, marker=m, label=name)[0] for name, (c, m) in looks.items() if name not in stars
+    ]
+    handles += [axes.plot([], [], "*", color=looks[name][0], markersize=10, label=name)[0] for name in stars]
     handles.append(axes.plot([], [], "*", color="#000000", markersize=10, linestyle="", label="exact")[0])
     _finish(figure, group, handles, "beam sizes beside the marks")
     return figure
@@ -57,7 +65,7 @@ def _overlap(group: Sequence[Record]) -> Any:
     from matplotlib.figure import Figure
 
     rules = list(by_rule(group))
-    names = sorted({name_of(record, group) for record in group})
+    names = sorted({name_of(record, group) for record in generators(group)})
     figure = Figure(figsize=(1.4 + 2.5 * max(2, len(names)), 0.9 + 2.4 * len(rules)), layout="constrained")
     panels = figure.subplots(len(rules), len(names), squeeze=False, sharex=True, sharey=True)
     looks = _looks(group)

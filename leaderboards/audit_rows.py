@@ -29,7 +29,10 @@ def name_of(record: Record, group: Sequence[Record]) -> str:
 
 
 def decoders(record: Record) -> list[dict[str, Any]]:
-    """Every decoder's row; those that search have a ``beam_size``, and the exact one is last."""
+    """Every decoder's row; those that search have a ``beam_size``, and the exact one is last.
+
+    A method that scores all items in one pass has one row, which is exact by construction.
+    """
     return record.fields["audit"]["decoders"]
 
 
@@ -37,19 +40,31 @@ def beams(record: Record) -> list[dict[str, Any]]:
     return [row for row in decoders(record) if row["beam_size"] is not None]
 
 
+def generators(some: Sequence[Record]) -> list[Record]:
+    """Those with a beam search."""
+    return [record for record in some if beams(record)]
+
+
+def one_pass(some: Sequence[Record]) -> list[Record]:
+    """Those that score all items."""
+    return [record for record in some if not beams(record)]
+
+
 def versus_exact(record: Record, metric: str = "ndcg@10") -> list[tuple[float, float, float]]:
     """For every beam: its metric minus the exact one's, and the 95 % paired bootstrap interval over users."""
     values = record.per_user()[metric]  # (U, D + 1)
     differences = values[:, :-1] - values[:, -1:]
+    if not differences.shape[1]:  # there is nothing but the exact decoder
+        return []
     low, high = bootstrap_interval(differences)
     return list(zip(differences.mean(0).tolist(), low.tolist(), high.tolist(), strict=True))
 
 
-def log_scale(set_scale: Any, axis: Any) -> None:
-    """A logarithmic axis with plain numbers at 1, 2, 5, 10, ..."""
+def log_scale(set_scale: Any, axis: Any, steps: Sequence[int] = (1, 2, 5)) -> None:
+    """A logarithmic axis with plain numbers at 1, 2, 5, 10, ... or at other ``steps`` of a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

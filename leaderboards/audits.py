@@ -19,7 +19,15 @@ from benchmark import records
 from benchmark.audits import audits_dir
 from benchmark.files import content_hash, json_bytes, write_atomically
 from benchmark.records import Record
-from leaderboards import audit_decoding, audit_decoding_findings, audit_decoding_pictures, audit_ids
+from leaderboards import (
+    audit_decoding,
+    audit_decoding_findings,
+    audit_decoding_pictures,
+    audit_ids,
+    audit_scaling,
+    audit_scaling_findings,
+    audit_scaling_pictures,
+)
 from leaderboards.layout import Section, place_of
 from leaderboards.tables import TERMINAL_WIDTH, file_name, grid, label, latex_table, plain
 
@@ -55,6 +63,14 @@ QUESTIONS = {
         audit_ids.lines,
         audit_ids.terminal,
         audit_ids.figures,
+    ),
+    "scaling": Question(
+        audit_scaling.heading,
+        audit_scaling_findings.findings,
+        audit_scaling.sections,
+        audit_scaling.lines,
+        audit_scaling.terminal,
+        audit_scaling_pictures.figures,
     ),
 }
 

@@ -7,7 +7,10 @@ of items. The generator learns from logits divided by a temperature. This is the
 
 Presets: ``@no-alignment`` and ``@no-diversity`` leave one guidance out; ``@kmeans-init`` starts from plain k-means;
 ``@no-temperature`` is the plain cross-entropy; ``@alignment-0.01`` and ``@alignment-0.1`` weigh the alignment as the
-released scripts do; ``@restarts`` clusters the codes from scratch after every epoch, as the released code does.
+released scripts do; ``@restarts`` clusters the codes from scratch after every epoch, as the released code does. Another
+transformer in place of the T5: ``@scratch-xs``, ``@scratch-s`` (decoder-only) and ``@scratch-s-t5`` from scratch,
+``@t5-small``, ``@gpt2``, ``@qwen3-0.6b``, ``@qwen3-1.7b``, ``@qwen3-4b``, ``@qwen2.5-1.5b``, ``@qwen2.5-3b`` and
+``@qwen2.5-7b`` pre-trained.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from benchmark.method import Estimate
 from benchmark.space import OneOf
 from benchmark.types import TrainingView
-from methods.blocks import collaborative, generator, tokenizer
+from methods.blocks import causal_generator, collaborative, generator, tokenizer
 from methods.blocks.balanced import balanced_codebooks
 from methods.blocks.collaborative import (
     Collaborative,
@@ -66,6 +69,7 @@ class LETTER(Generator):
         "alignment-0.01": {"alignment": 0.01},
         "alignment-0.1": {"alignment": 0.1},
         "restarts": {"clusters": {"restarts": 10}},
+        **causal_generator.PRESETS,
     }
     profiles = {
         "smoke": {

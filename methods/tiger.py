@@ -8,7 +8,9 @@ original (3 x 256 codes and a deduplication digit, user token, 13 M parameters).
 
 Presets: ``@rq-kmeans`` residual k-means in place of the RQ-VAE; ``@nearest-free`` collisions move to the nearest free
 code; ``@digit`` a further code tells colliding items apart (TIGER's own rule); ``@renorm`` codes are scored among those
-that lead to an item only.
+that lead to an item only. Another transformer in place of the T5: ``@scratch-xs``, ``@scratch-s`` (decoder-only) and
+``@scratch-s-t5`` from scratch, ``@t5-small``, ``@gpt2``, ``@qwen3-0.6b``, ``@qwen3-1.7b``, ``@qwen3-4b``,
+``@qwen2.5-1.5b``, ``@qwen2.5-3b`` and ``@qwen2.5-7b`` pre-trained.
 """
 
 from __future__ import annotations
@@ -21,11 +23,10 @@ from torch import Tensor
 
 from benchmark.method import Estimate
 from benchmark.types import TrainingView
-from methods.blocks import generator, tokenizer
+from methods.blocks import causal_generator, generator, tokenizer
 from methods.blocks.generator import Generator, GeneratorConfig, generator_estimate
 from methods.blocks.rqvae import Quantizer
 from methods.blocks.semantic_ids import SemanticIds
-from methods.blocks.t5 import T5
 from methods.blocks.tokenizer import item_ids, tokenizer_seconds
 
 
@@ -47,6 +48,7 @@ class TIGER(Generator):
         "nearest-free": {"collisions": "nearest-free"},
         "digit": {"collisions": "digit"},
         "renorm": {"rule": "renorm"},
+        **causal_generator.PRESETS,
     }
     profiles = {
         size: {"tokenizer": tokenizer.PROFILES[size], **generator.PROFILES[size]} for size in ("smoke", "small")
@@ -64,8 +66,8 @@ class TIGER(Generator):
     def semantic_ids(self, view: TrainingView) -> tuple[SemanticIds, dict[str, Any]]:
         return item_ids(view, self.run, self.config.tokenizer, self.config.collisions)
 
-    def network(self) -> T5:
-        return T5(self.ids.vocab_size + self.config.user_tokens, self.config.backbone)
+    def vocab_size(self) -> int:
+        return self.ids.vocab_size + self.config.user_tokens
 
     def tokens(self, users: Tensor, histories: Tensor) -> Tensor:
         """users (B,) and histories (B, L) -> tokens (B, [1 +] L * C)."""

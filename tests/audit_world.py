@@ -1,11 +1,15 @@
-"""A tiny generator on a conveyor some of whose wagons have the same text, trained and recorded as a run leaves it."""
+"""A tiny generator and a tiny scorer on a conveyor some of whose wagons have the same text, recorded as by a run."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 import protocols
 from benchmark import cli, records
@@ -14,9 +18,13 @@ from benchmark.method import Entrant
 from benchmark.protocol import Protocol
 from benchmark.run import Run
 from benchmark.scoring import score
-from benchmark.types import Dataset
+from benchmark.types import Cases, Dataset, TrainingView
 from leaderboards import audits
 from methods.audits import command
+from methods.blocks.backbones import LanguageModel
+from methods.blocks.ranking import Scorer
+from methods.blocks.t5 import Shape, Stack
+from methods.blocks.training import read_checkpoint, seed_everything, write_checkpoint
 from methods.tiger import TIGER
 from tests import grid_world, toys
 
@@ -49,6 +57,49 @@ class Tiny(TIGER):
     }
 
 
+WIDTHS = {"tiny-t5": 8, "scratch-s-t5": 16}
+"""Stand-ins for named sizes."""
+
+
+class Glance(Scorer):
+    """Scores every item by one causal pass over the history; untrained, so that its numbers take no time."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        language_model: LanguageModel = LanguageModel(name="tiny-t5")
+
+    config: Config
+    saves = True
+    presets = {"scratch-s-t5": {"language_model": {"name": "scratch-s-t5"}}, "copy": {}}
+    model: nn.ModuleDict
+
+    def fit(self, view: TrainingView) -> Self:
+        seed_everything(self.run.seed)
+        width = WIDTHS[self.config.language_model.name]
+        self.shape = Shape(width=width, heads=2, head_width=3, feed=20, dropout=0.0)
+        stack = Stack(self.shape, n_layers=2, causal=True)
+        self.model = nn.ModuleDict({"table": nn.Embedding(view.n_items + 1, width), "stack": stack}).eval()
+        return self
+
+    def _score(self, cases: Cases) -> Tensor:
+        lengths = cases.histories.lengths
+        padded = torch.from_numpy(cases.histories.padded(int(lengths.max())).astype(np.int64))
+        states = self.model["stack"](self.model["table"](padded))  # (B, L, D)
+        last = states[torch.arange(len(padded)), torch.from_numpy(lengths - 1)]
+        return last @ self.model["table"].weight.T
+
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def save(self, path: Path) -> None:
+        write_checkpoint(path, {"model": self.model.state_dict()})
+
+    def load(self, path: Path, view: TrainingView) -> Self:
+        state = read_checkpoint(path, torch.device("cpu"), "saved model", "make it again with --overwrite always")
+        self.fit(view).model.load_state_dict(state["model"])
+        return self
+
+
 def wagons() -> Dataset:
     """60 wagons; the first three have one text, and so have the two after them."""
     ring = toys.conveyor(60, 120, length=7)
@@ -59,7 +110,9 @@ def wagons() -> Dataset:
 
 
 def method(spec: str) -> Entrant:
-    return Entrant(spec, Tiny) if spec in ("tiny", "other") else grid_world.method(spec)
+    name, _, preset = spec.partition("@")
+    cls = {"tiny": Tiny, "other": Tiny, "tiger": Tiny, "glance": Glance, "setrec": Glance}.get(name)
+    return Entrant(spec, cls, preset=preset or None) if cls else grid_world.method(spec)
 
 
 LOADERS = replace(grid_world.LOADERS, dataset=lambda name, data_dir: wagons(), method=method)

@@ -22,9 +22,10 @@ from benchmark.records import Record
 from benchmark.run import Run
 from benchmark.scoring import limit
 from benchmark.types import INVALID, PAD, Budget
-from leaderboards import audit_decoding, audit_decoding_findings, audits, publish
+from leaderboards import audit_decoding, audit_decoding_findings, audit_decoding_pictures, audits, publish
 from methods.audits import command, decoding
-from methods.audits.decoding import KS, check_law
+from methods.audits.decoding import check_law
+from methods.audits.lists import KS, quality
 from methods.audits.speed import Decoder, milliseconds
 from methods.audits.targets import retained, token_ranks
 from methods.blocks.beam_search import rank_by_beam
@@ -169,8 +170,7 @@ def test_the_union_bound_never_exceeds_what_it_bounds(world: Path) -> None:
 def test_quality_of_lists_by_hand() -> None:
     lists = np.zeros((2, 20), int)
     lists[0, :5] = [4, 7, 4, INVALID, 4]
-    quality = decoding._quality(lists)
-    assert quality == {"fill": 4 / 40, "duplicate": 2 / 40, "invalid": 1 / 40}
+    assert quality(lists) == {"fill": 4 / 40, "duplicate": 2 / 40, "invalid": 1 / 40}
 
 
 def test_what_a_decoder_spent_is_said(world: Path) -> None:
@@ -198,6 +198,105 @@ def test_decoders_take_turns_and_no_batch_exceeds_what_one_takes(world: Path) ->
     alone = [name for name, size in calls if size == 1][:8]
     assert alone == ["a"] * 4 + ["b"] * 4
     assert times["b"]["best_batch"] in (1, 5) and times["a"]["peak_memory_bytes"] is None
+
+
+# --- methods that score all items in one pass -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The world with a scorer audited beside the generator."""
+    folder = Path(shutil.copytree(world, tmp_path_factory.mktemp("both") / "results"))
+    run(folder, "glance")
+    assert ask(folder, "decoding", "--methods", "tiny,glance", *FLAGS[3:]) == 0
+    return folder
+
+
+def of_glance(folder: Path, rule: str) -> Record:
+    some = [one for one in found(folder) if one.method == "glance"]
+    (one,) = [record for record in some if record.fields["audit"]["settings"]["rule"] == rule]
+    return one
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_scorer_stands_in_the_table_with_its_own_lists_and_spend(both: Path, rule: str) -> None:
+    data, audit = wagons(), of_glance(both, rule).fields["audit"]
+    split = limit(LOO.split(data), USERS)
+    job = job_of(both, "glance")
+    method = job.method(LOADERS.method("glance"), Run()).load(job.model_path, split.train)
+    ranking = method.recommend(split.test.cases, 20)
+    scores = evaluate(ranking, split.test, split, LOO.rules, data.n_items)
+    (row,) = audit["decoders"]
+    for metric in ("ndcg@10", "recall@10"):
+        assert row["metrics"][metric] == pytest.approx(scores.metrics[metric], abs=1e-12)
+        np.testing.assert_allclose(of_glance(both, rule).per_user()[metric][:, 0], scores.per_user[metric], atol=1e-12)
+    assert (row["decoder"], row["beam_size"]) == ("all items", None)
+    spend = row["spend"]
+    assert (spend["forward_passes"], spend["items_scored"], spend["decoder_tokens"]) == (1, data.n_items, 0)
+    assert row["lists"] == {"fill": 1.0, "duplicate": 0.0, "invalid": 0.0}
+    assert row["milliseconds"]["alone"] > 0 and row["milliseconds"]["best"] > 0
+
+
+def test_tables_with_a_scorer(both: Path, world: Path) -> None:
+    """Exact by construction: 1 where something is shared, nothing where beams are bounded; generators as they were."""
+    group = audits._of_the_last_settings(audits.of_runs(audits_dir(both, "decoding"), records.read_all(both)))
+    alone = audits._of_the_last_settings(audits.of_runs(audits_dir(world, "decoding"), records.read_all(world)))
+    assert [record.method for record in group] == ["glance", "tiny"] * 2
+    together, before = audit_decoding.sections(group), audit_decoding.sections(alone)
+    assert [section.title for section in together] == [section.title for section in before]
+    for new, old in zip(together, before, strict=True):
+        assert [row for row in new.rows if row[0] != "glance"] == old.rows
+        assert [note for note in new.notes if "one pass" not in note] == old.notes
+    overlaps, scores = together[0], together[1]
+    (shared,) = [row for row in overlaps.rows if row[0] == "glance"]
+    by_name = dict(zip(overlaps.flat_header, shared, strict=True))
+    assert by_name["overlap"] == "1.0000" and by_name["certified"] == "100.00 %"
+    assert by_name["overlap@5 with exact: at least"] == by_name["at most"] == "-"
+    (cost,) = [row for row in scores.rows if row[0] == "glance"]
+    assert cost[:2] == ["glance", "all items"] and cost[3:5] == ["-", "-"]
+    assert "targets" not in {row[0] for row in together[3].rows} and all(row[0] == "tiny" for row in together[3].rows)
+
+
+def test_findings_and_pictures_with_a_scorer(both: Path) -> None:
+    group = [of_glance(both, "raw"), audit_of_tiny(both, "raw")]
+    said = audit_decoding_findings.findings(group)
+    assert said[0].startswith("**glance, rule raw.** It scores all items in one pass, so its lists are exact")
+    (row,), beam = group[0].fields["audit"]["decoders"], group[1].fields["audit"]["decoders"][1]
+    times = beam["milliseconds"]["best"] / row["milliseconds"]["best"]
+    assert f"Beam 20 of tiny has {beam['metrics']['ndcg@10']:.4f} and takes {times:.2f} times as long." in said[0]
+    panels = audit_decoding_pictures.figures(group)
+    assert panels.keys() == {"pareto", "overlap"}
+    legend = [text.get_text() for text in panels["pareto"].legends[0].get_texts()]
+    assert legend == ["tiny", "glance", "exact"]
+    assert len(panels["overlap"].axes) == 1, "a method without beams has no panel of overlaps"
+    assert audit_decoding_pictures.figures(group[:1]).keys() == {"pareto"}
+
+
+def test_scorers_alone_make_tables(both: Path) -> None:
+    group = [of_glance(both, rule) for rule in RULES]
+    assert [section.title for section in audit_decoding.sections(group)] == [
+        f"Scores and cost, rule {rule}" for rule in RULES
+    ]
+    assert "all items" in audit_decoding.terminal(group) and len(audit_decoding.lines(group)) == 2
+
+
+def test_a_scorer_that_answers_otherwise_than_recorded_is_refused(both: Path, tmp_path: Path, capsys: Any) -> None:
+    """A scorer's scores may have any size: a thousandth of the largest is rounding, a hundredth is another model."""
+    folder = Path(shutil.copytree(both, tmp_path / "results"))
+    job = job_of(folder, "glance")
+    split = LOO.split(wagons())
+    for factor, code in ((1.0004, 0), (1.01, 1)):
+        method = job.method(LOADERS.method("glance"), Run()).load(job.model_path, split.train)
+        with torch.no_grad():
+            method.model["stack"].norm.weight.mul_(factor)
+        method.save(job.model_path)
+        assert ask(folder, "decoding", "--methods", "glance", *FLAGS[3:], tables=no_tables) == code
+    assert "answers otherwise than its record says" in capsys.readouterr().err
+
+
+def audit_of_tiny(folder: Path, rule: str) -> Record:
+    (one,) = [r for r in found(folder) if r.method == "tiny" and r.fields["audit"]["settings"]["rule"] == rule]
+    return one
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -262,7 +361,7 @@ def test_a_failed_run_is_said(copied: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_method_without_semantic_ids_is_refused(copied: Path) -> None:
-    with pytest.raises(ValueError, match="Counting generates no semantic IDs, so there is nothing to audit"):
+    with pytest.raises(ValueError, match="Counting generates no semantic IDs and keeps no model that scores all items"):
         ask(copied, "decoding", "--methods", "tiny,Counting")
 
 

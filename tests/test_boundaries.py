@@ -106,6 +106,7 @@ def test_the_command_line_is_frozen():
         "audit": "",
         "audit decoding": f"{audit} --users --beams",
         "audit ids": audit,
+        "audit scaling": f"{audit} --users",
         "list": "--data-dir",
         "prepare": "--output-dir --name --k-core --data-dir --raw-dir --columns --items",
         "tune": "--dataset --trials --protocol --profile --seed --data-dir --text-encoder --output-dir --device "

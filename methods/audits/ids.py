@@ -15,15 +15,24 @@ import numpy as np
 from benchmark import metrics
 from benchmark.datasets.text import category_codes
 from benchmark.evaluate import target_ranks
+from benchmark.method import Method
 from benchmark.types import Questions, Ranking
 from methods.audits.command import Answer, Asked
 from methods.audits.recorded import lists_moved
+from methods.blocks.generator import Generator
 from methods.blocks.semantic_ids import SemanticIds, number_prefixes, rank_within
 
 VERSION = 1
 """Part of every audit's key; a change that moves its numbers raises it."""
+TOGETHER = False
+"""Every model is asked alone."""
 SAME = 1e-9
 """How far a metric made again may lie from the recorded one."""
+
+
+def refusal(method: type[Method]) -> str | None:
+    """Why a method cannot be asked, after its name; None when it can."""
+    return None if issubclass(method, Generator) else "generates no semantic IDs, so there is nothing to audit"
 
 
 def settings(args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
@@ -35,6 +44,7 @@ def answer(asked: Asked) -> Answer:
 
     Raises ValueError when the model does not answer as its record says.
     """
+    assert isinstance(asked.method, Generator)
     ids, split, test = asked.method.ids, asked.split, asked.split.test
     length, budget = asked.protocol.budget.list_length, asked.protocol.budget
     listed = asked.method.recommend(test.cases, length, candidates=split.candidates, budget=budget)

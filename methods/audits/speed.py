@@ -27,9 +27,13 @@ class Decoder(NamedTuple):
 
 
 def milliseconds(
-    decoders: Mapping[str, Decoder], cases: Cases, device: str, report: Callable[[int, int], None]
+    decoders: Mapping[str, Decoder],
+    cases: Cases,
+    device: str,
+    report: Callable[[int, int], None],
+    repeats: int = REPEATS,
 ) -> dict[str, dict[str, Any]]:
-    """Per decoder: ``alone`` and ``best`` (ms a user, medians of ``REPEATS``), ``best_batch``, ``peak_memory_bytes``.
+    """Per decoder: ``alone`` and ``best`` (ms a user, medians of ``repeats``), ``best_batch``, ``peak_memory_bytes``.
 
     A user alone, then batches of users with histories of about the median length. Memory is the device's own and None
     on a CPU, where it cannot be told apart from what the process held before.
@@ -43,8 +47,8 @@ def milliseconds(
     rounds = [(size, _samples(order, size, ALONE[kind])) for size in sorted(set.union(*sizes.values()))]
     spent: dict[str, dict[int, list[float]]] = {name: {} for name in decoders}
     peaks = dict.fromkeys(decoders, 0)
-    for done, (size, samples) in enumerate(rounds * REPEATS):
-        report(done, REPEATS * len(rounds))
+    for done, (size, samples) in enumerate(rounds * repeats):
+        report(done, repeats * len(rounds))
         for name, decoder in decoders.items():
             if size in sizes[name]:
                 seconds, peak = _timed(decoder.decode, [cases.take(rows) for rows in samples], kind)

@@ -20,14 +20,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.evaluate import mean_metric
-from benchmark.method import Estimate, Method
+from benchmark.method import Estimate, Method, later
 from benchmark.space import Choices, OneOf
 from benchmark.types import Budget, Cases, Ranking, TrainingView
+from methods.blocks.backbones import LanguageModel
 from methods.blocks.beam_search import Step, rank_by_beam
+from methods.blocks.causal_generator import generator_network, layer_weights, weights_per_token
 from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds
 from methods.blocks.t5 import T5, Shape
-from methods.blocks.training import Report, Training, read_checkpoint, seed_everything, train, write_checkpoint
+from methods.blocks.training import (
+    Report,
+    Training,
+    load_trainable,
+    read_checkpoint,
+    seed_everything,
+    train,
+    trainable_state,
+    write_checkpoint,
+)
 
 BUDGET = Budget(beam_size=20, list_length=20)
 """Of the unified track: what checkpoints are compared with, and what is spent when nobody says."""
@@ -91,6 +102,8 @@ class GeneratorConfig:
     """What every generator can be told; the defaults are the unified track at full size."""
 
     backbone: Shape = field(default_factory=Shape)
+    language_model: LanguageModel = later(LanguageModel(name=""))
+    """A named size in place of ``backbone`` (``blocks/backbones``); name "" = the T5 of ``backbone``."""
     rule: str = "raw"
     """How beams are scored: ``raw`` or ``renorm`` (``blocks/beam_search``)."""
     validation_users: int | None = None
@@ -115,7 +128,7 @@ class GeneratorConfig:
 
 
 class Network(Protocol):
-    """The encoder-decoder behind a generator, as ``blocks/t5`` has it."""
+    """The network behind a generator: ``blocks/t5``, or a decoder-only one as ``blocks/causal_generator`` has it."""
 
     embedding: nn.Embedding
 
@@ -157,8 +170,16 @@ class Generator(Method):
         """The identifiers of all items, one set per seed, and a report on them."""
 
     def network(self) -> nn.Module:
-        """A new, untrained network for ``self.ids``, see ``Network``."""
-        return T5(self.ids.vocab_size, self.config.backbone)
+        """A new network for ``self.ids`` that has not seen any history, see ``Network``."""
+        if not self.config.language_model.name:
+            return T5(self.vocab_size(), self.config.backbone)
+        sample = torch.ones((1, self.max_history), dtype=torch.long)
+        length = self.tokens(sample[:, 0], sample).shape[1] + self.ids.levels
+        return generator_network(self.config.language_model, self.vocab_size(), length)
+
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.ids.vocab_size
 
     def tokens(self, users: Tensor, histories: Tensor) -> Tensor:
         """The encoder's input: users (B,) and histories (B, L) -> tokens (B, S); the last L * C are the items'."""
@@ -248,7 +269,7 @@ class Generator(Method):
         return self.encode(users, padded, mask), mask
 
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def training_report(self) -> Mapping[str, Any]:
         """Under-trained when the time cap ended either stage."""
@@ -263,7 +284,7 @@ class Generator(Method):
             "codes": torch.from_numpy(self.ids.codes),
             "sizes": list(self.ids.sizes),
             "max_history": self.max_history,
-            "model": self.model.state_dict(),
+            "model": trainable_state(self.model),
             "report": asdict(self.report),
             "tokenizer_report": json.dumps(self.tokenizer_report),
         }
@@ -277,8 +298,9 @@ class Generator(Method):
         self.ids = SemanticIds(state["codes"].cpu().numpy(), state["sizes"])
         self.tokenizer_report = json.loads(state["tokenizer_report"])
         self.report, self.max_history = Report(**state["report"]), state["max_history"]
+        seed_everything(self.run.seed)  # frozen weights from scratch are not kept, only drawn again
         self.model = self.network().to(self.run.device)
-        self.model.load_state_dict(state["model"])
+        load_trainable(self.model, state["model"])
         self.model.eval()
 
 
@@ -294,10 +316,10 @@ def generator_estimate(
 
     ``codes`` is the length of a semantic ID.
     """
-    shape = config.backbone
-    inner = shape.heads * shape.head_width
-    per_token = 2 * shape.encoder_layers * (4 * shape.width * inner + 2 * shape.width * shape.feed)
+    name = config.language_model.name
+    per_token = 2 * (weights_per_token(name) if name else layer_weights(config.backbone))
     history = min(8.0, n_interactions / n_users)
     flops = 3 * n_interactions * history * codes * per_token * config.training.epochs
     decoded = n_users * per_token * (history * codes + 20 * codes)
-    return Estimate(config.training.capped(flops / 40e9) + decoded / 20e9, 1.5e9)
+    memory = 1.5e9 + (20 * weights_per_token(name) if name else 0)  # weights, gradients, moments and what they move
+    return Estimate(config.training.capped(flops / 40e9) + decoded / 20e9, memory)

@@ -36,11 +36,13 @@ from benchmark.artifacts import cached
 from benchmark.files import sha256_of
 from benchmark.method import Estimate, Method, config_dict
 from benchmark.types import Budget, Cases, Ranking, TrainingView
+from methods.blocks.backbones import size_of
 from methods.blocks.collaborative import PROFILES as COLLABORATIVE
 from methods.blocks.collaborative import Collaborative, collaborative_seconds, view_hashes
 from methods.blocks.generator import Generator, Network, shifted
 from methods.blocks.kmeans import scaling
 from methods.blocks.next_item import NextItemPairs
+from methods.blocks.t5 import T5
 from methods.blocks.text_encoder import encode_texts
 from methods.blocks.training import Report, Training, seed_everything, train
 from methods.genplugin import language
@@ -125,11 +127,21 @@ class GenPlugin(Generator):
         model = super().network()
         if self._plugin.align:
             width = self.text.shape[1]
-            shape, layers = self.config.backbone, self._plugin.layers
-            model.language = LanguageEncoder(width, self._plugin.projection, shape, layers)
+            shape = model.shape if isinstance(model, T5) else self.config.backbone
+            model.language = LanguageEncoder(width, self._plugin.projection, shape, self._plugin.layers)
         return model
 
+    def _refuse_decoder_only(self) -> None:
+        """Raises ValueError for a base whose histories have no states before something is decoded."""
+        name = self.config.language_model.name
+        if name and size_of(name).kind != "t5":
+            raise ValueError(
+                f"GenPlugin aligns and retrieves the states of an encoder, and {name} has none; set "
+                "language_model.name to a T5 such as t5-small, or leave it empty"
+            )
+
     def fit(self, view: TrainingView) -> Self:
+        self._refuse_decoder_only()
         self.near: Neighbours | None = None
         self._read(view)
         self.ids, self.tokenizer_report = self.semantic_ids(view)
@@ -260,7 +272,7 @@ class GenPlugin(Generator):
 
     def _pooled_pairs(self, pairs: NextItemPairs) -> np.ndarray:
         """(P, D) the same of every training prefix."""
-        pooled = np.empty((len(pairs.lengths), self.config.backbone.width), np.float32)
+        pooled = np.empty((len(pairs.lengths), cast(Network, self.model).embedding.embedding_dim), np.float32)
         self.model.eval()
         done = 0
         with torch.inference_mode():
@@ -311,7 +323,9 @@ class GenPlugin(Generator):
         return report | found | ({"stopped_by": "cap"} if capped else {})
 
     def _state(self) -> dict[str, Any]:
-        state = super()._state() | {"pretraining_seconds": self.pretraining_seconds, "text_width": self.text.shape[1]}
+        whole = {"model": self.model.state_dict()}  # with what RAR held still
+        state = super()._state() | whole
+        state |= {"pretraining_seconds": self.pretraining_seconds, "text_width": self.text.shape[1]}
         if self.near is None:
             return state
         return state | {"tuning": asdict(self.tuning), "near": self.near.state()}

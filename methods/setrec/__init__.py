@@ -1,0 +1,289 @@
+"""SETRec (Lin et al., SIGIR 2025): an item is a set of tokens without order, generated all at once.
+
+A set has one token of collaborative filtering (SASRec's item vector through a linear layer) and ``tokens`` of the
+item's text (an auto-encoder, trained along). A language model reads the sets of the history, blind to the order
+within a set; one learned query per token generates the next set in a single forward pass, and every item is scored by
+inner products with its own tokens. ``docs/setrec.md`` lists every choice.
+
+Presets: what is left out: ``@no-sem`` (no semantic tokens), ``@no-cf`` (no collaborative token), ``@no-query`` (queries
+stay random), ``@no-sparse-mask`` (tokens of an item see their siblings). ``@n-1`` to ``@n-6`` semantic tokens;
+``@alpha-0.1`` to ``@alpha-0.9`` weight of rebuilding the texts; ``@beta-0`` to ``@beta-1`` weight of the semantic
+scores, fixed in place of chosen; ``@one-pass`` and ``@per-prefix`` train on all prefixes of a history in one pass or
+one by one (the same loss; encoder-decoders can only do the latter). Language models: ``@scratch-xs``, ``@scratch-s``,
+``@scratch-s-t5`` from scratch; ``@t5-small``, ``@gpt2``, ``@qwen2.5-1.5b``, ``@qwen2.5-3b``, ``@qwen2.5-7b``,
+``@qwen3-0.6b``, ``@qwen3-1.7b``, ``@qwen3-4b`` pre-trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.evaluate import mean_metric
+from benchmark.method import Estimate
+from benchmark.types import Cases, Ranking, Spend, TrainingView
+from methods.blocks.backbones import build, size_of
+from methods.blocks.collaborative import collaborative_model
+from methods.blocks.kmeans import scaling
+from methods.blocks.next_item import NextItemPairs, sample
+from methods.blocks.ranking import Scorer, rank_by_score
+from methods.blocks.self_attention import training_windows
+from methods.blocks.text_encoder import encode_texts
+from methods.blocks.training import (
+    Report,
+    load_trainable,
+    read_checkpoint,
+    seed_everything,
+    train,
+    trainable_state,
+    write_checkpoint,
+)
+from methods.setrec.network import SetNetwork
+from methods.setrec.settings import (
+    BETAS,
+    PRESETS,
+    PROFILES,
+    SEARCH,
+    SEARCH_PROFILES,
+    TRACKS,
+    SETRecConfig,
+    setrec_estimate,
+)
+from methods.setrec.tokens import Features, ItemTokens, Sought
+
+READ_TOKENS = 1 << 16
+"""Item tokens of the histories that are read at once when scoring."""
+PLACEHOLDER = "{history}"
+
+
+class SETRec(Scorer):
+    """Set identifiers, simultaneous generation, grounding by the tokens of all items."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(SETRecConfig):
+        """See there."""
+
+    config: Config
+    reads_text = True
+    paper_text_encoder = "sentence-transformers/sentence-t5-base"
+    saves = True
+    presets = PRESETS
+    profiles = PROFILES
+    tracks = TRACKS
+    search = SEARCH
+    search_profiles = SEARCH_PROFILES
+
+    model: SetNetwork
+    beta: float
+    report: Report
+    facts: dict[str, Any]
+    features: Features
+    max_history: int
+
+    @classmethod
+    def unsuited(cls, view: TrainingView) -> str | None:
+        if (view.sequences.lengths > 1).any():
+            return None
+        return "no user has two training items, so no next item can be learned"
+
+    def fit(self, view: TrainingView) -> Self:
+        self._check()
+        view = replace(view, max_history=self.config.history or view.max_history)
+        self.facts = {}
+        vectors, texts = self._vectors(view), self._texts(view)
+        seed_everything(self.run.seed)
+        self.model = self._network(vectors, texts, view.max_history).to(self.run.device)
+        self.max_history = view.max_history
+        self.beta = 0.5 if self.config.beta is None else self.config.beta  # of both kinds alike until one is chosen
+        self.report = self._train(view)
+        self._choose_beta(view)
+        return self
+
+    def _check(self) -> None:
+        """Raises ValueError for settings that do not go together."""
+        config = self.config
+        if config.one_pass and size_of(config.language_model.name).kind != "causal":
+            raise ValueError(
+                f"one pass over all prefixes needs a decoder-only language model, which {config.language_model.name} "
+                "is not: its encoder shows an item those after it; set one_pass to False"
+            )
+        if config.prompt.count(PLACEHOLDER) != 1:
+            raise ValueError(f"the prompt '{config.prompt}' must hold {PLACEHOLDER} exactly once")
+        if config.beta is not None and not 0 <= config.beta <= 1:
+            raise ValueError(f"beta must lie between 0 and 1, not at {config.beta}")
+
+    def _vectors(self, view: TrainingView) -> Tensor | None:
+        """Collaborative vectors (N + 1, C); zero for items that nobody has in training."""
+        if not self.config.cf:
+            return None
+        model = collaborative_model(view, self.config.collaborative, self.run)
+        self.facts["collaborative"] = model.report
+        return torch.from_numpy(model.items)
+
+    def _texts(self, view: TrainingView) -> Tensor | None:
+        """Scaled text vectors (N + 1, F); zero for items without text, None for a dataset without any."""
+        if not self.config.tokens:
+            return None
+        if not any(map(str.strip, view.item_text)):
+            self.facts["semantic"] = "no text"
+            return None
+        vectors = torch.from_numpy(encode_texts(view.item_text, self.run.text_encoder, self.run))
+        shift, scale = scaling(vectors[torch.from_numpy(view.item_counts > 0)], self.config.scaling)
+        return (vectors - shift) * scale * vectors.any(1, keepdim=True)
+
+    def _network(self, vectors: Tensor | None, texts: Tensor | None, max_history: int) -> SetNetwork:
+        config = self.config
+        per_item = (vectors is not None) + (texts is not None) * config.tokens
+        prefixes = max_history if config.one_pass else 1
+        lm = build(
+            config.language_model, max_length=config.prompt_vectors + (max_history + prefixes) * max(1, per_item)
+        )
+        items = ItemTokens(
+            vectors,
+            texts,
+            width=lm.width,
+            semantic=config.tokens,
+            hidden=config.hidden,
+            bottleneck=config.bottleneck,
+        )
+        instruction, response = config.prompt.split(PLACEHOLDER)
+        return SetNetwork(
+            items,
+            lm,
+            instruction=instruction.rstrip(),  # a space begins the next word, and here a vector stands in its place
+            response=response,
+            prompt_vectors=config.prompt_vectors,
+            sparse=config.sparse,
+            trained_queries=config.trained_queries,
+        )
+
+    def _train(self, view: TrainingView) -> Report:
+        training, device = self.config.training, torch.device(self.run.device)
+        if not self.config.one_pass:
+            pairs = NextItemPairs(view, device)
+
+            def of_pairs(rows: Tensor, length: int) -> Tensor:
+                _, history, target = pairs.take(rows, length)
+                return self.model.loss(history, target, self.config.alpha)
+
+            return train(self.model, pairs.lengths, of_pairs, training, lambda: self._validate(view), self.run)
+        windows = [torch.from_numpy(a).to(device) for a in training_windows(view.sequences, view.max_history)]
+
+        def of_windows(rows: Tensor, length: int) -> Tensor:
+            history, targets, wanted = (tensor[rows, :length] for tensor in windows)
+            return self.model.loss_of_prefixes(history, targets, wanted, self.config.alpha)
+
+        return train(
+            self.model,
+            (windows[0] != 0).sum(1),
+            of_windows,
+            training,
+            lambda: self._validate(view),
+            self.run,
+            rows_per_batch=lambda length: max(1, training.batch_size // length),
+        )
+
+    def _validate(self, view: TrainingView) -> float:
+        asked = sample(view.valid, self.config.validation_users)
+        ranking = self._rank(asked.cases, 10, "validate", view.candidates)
+        return mean_metric(ranking, asked.targets, view.selection)
+
+    def _choose_beta(self, view: TrainingView) -> None:
+        """Take the beta that ranks the validation answers best; histories are read once for all of them."""
+        items = self.model.items
+        if self.config.beta is not None or items.text is None or items.collaborative is None:
+            return
+        asked = sample(view.valid, self.config.validation_users)
+        with torch.inference_mode(), self.run.stage("beta"):
+            self.features = items.features()
+            sought = self._sought(asked.cases)
+            place = np.zeros(asked.cases.users.max(initial=0) + 1, np.int64)  # row of every user
+            place[asked.cases.users] = np.arange(len(asked))
+
+            def score(cases: Cases) -> Tensor:
+                return sought.take(place[cases.users]).scores(self.features, self.beta)
+
+            curve = []
+            for self.beta in BETAS:
+                spend = Spend(rule="scores", items_scored=view.n_items)
+                how: dict[str, Any] = {"run": self.run, "spend": spend, "candidates": view.candidates, "stage": "beta"}
+                ranking = rank_by_score(score, asked.cases, 10, **how)
+                curve.append([self.beta, round(mean_metric(ranking, asked.targets, view.selection), 6)])
+        self.beta = max(curve, key=lambda point: point[1])[0]
+        self.facts |= {"beta": self.beta, "beta_curve": curve}
+
+    def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
+        with torch.inference_mode():
+            self.features = self.model.items.features()
+        return super()._rank(cases, k, stage, candidates)
+
+    def _score(self, cases: Cases) -> Tensor:
+        """(B, N + 1)"""
+        return self._sought(cases).scores(self.features, self.beta)
+
+    def _sought(self, cases: Cases) -> Sought:
+        """Generated sets after the histories, which are read in groups of one length."""
+        histories = (cases.histories if self.config.history is None else cases.seen).tail(self.max_history)
+        order = np.argsort(histories.lengths, kind="stable")
+        lengths, starts = np.unique(histories.lengths[order], return_index=True)
+        parts = []
+        for length, rows in zip(lengths.tolist(), np.split(order, starts[1:]), strict=True):
+            at_once = max(1, READ_TOKENS // ((length + 1) * self.model.items.per_item))
+            for start in range(0, len(rows), at_once):
+                some = histories.take(rows[start : start + at_once]).padded(length).astype(np.int64)
+                parts.append(self._read(torch.from_numpy(some).to(self.run.device)))
+        return Sought.joined(parts).take(np.argsort(order))
+
+    def _read(self, history: Tensor) -> Sought:
+        """history (B, L)"""
+        items = self.model.items
+        return items.sought(self.model(items.tokens(history, self.features)))
+
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def training_report(self) -> Mapping[str, Any]:
+        """Under-trained when the time cap ended either training."""
+        capped = self.facts.get("collaborative", {}).get("stopped_by") == "cap"
+        return vars(self.report) | ({"stopped_by": "cap"} if capped else {}) | self.facts
+
+    def save(self, path: Path) -> None:
+        items = self.model.items
+        inputs = {"collaborative": items.collaborative, "text": items.text}
+        write_checkpoint(
+            path,
+            {
+                "inputs": {name: tensor for name, tensor in inputs.items() if tensor is not None},
+                "model": trainable_state(self.model),
+                "max_history": self.max_history,
+                "beta": self.beta,
+                "report": asdict(self.report),
+                "facts": json.dumps(self.facts),
+            },
+        )
+
+    def load(self, path: Path, view: TrainingView) -> Self:
+        device, advice = torch.device(self.run.device), "make it again with --overwrite always"
+        state = read_checkpoint(path, device, "saved model", advice)
+        self.report, self.facts = Report(**state["report"]), json.loads(state["facts"])
+        self.beta, self.max_history = state["beta"], state["max_history"]
+        seed_everything(self.run.seed)  # frozen weights without a file are drawn as they were in fit
+        inputs = state["inputs"]
+        self.model = self._network(inputs.get("collaborative"), inputs.get("text"), self.max_history).to(device)
+        load_trainable(self.model, state["model"])
+        self.model.eval()
+        return self
+
+    @classmethod
+    def estimate(cls, config: SETRecConfig, n_users: int, n_items: int, n_interactions: int) -> Estimate:
+        return setrec_estimate(config, n_users, n_items, n_interactions)
+
+
+METHOD = SETRec

@@ -1,0 +1,287 @@
+"""SimGR (Zhao et al., "Escaping the Pitfalls of Generative Decoding"): the item nearest to the user's state is next.
+
+text -> semantic IDs; prompt and history as code tokens -> decoder-only transformer -> state of the last token;
+a softmax over the whole catalogue of its inner products with the items' aggregated token vectors. Nothing is generated:
+one forward pass scores every item. The identifiers are TIGER's, so that only the model differs; ``docs/simgr.md``.
+
+Presets: ``@concat``, ``@proj``, ``@attention`` and ``@gating`` make an item's vector otherwise than by the mean of its
+token vectors; ``@plain`` computes the mean's loss by item vectors, the same number at a higher price; ``@one-pass``
+trains all prefixes of a sequence in one pass, ``@per-prefix`` each by itself; ``@gpt2``, ``@qwen3-4b`` and so on choose
+the language model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.evaluate import mean_metric
+from benchmark.method import Estimate
+from benchmark.space import LogRange, OneOf
+from benchmark.types import Cases, TrainingView
+from methods.blocks import backbones, tokenizer
+from methods.blocks.backbones import LanguageModel, build, size_of
+from methods.blocks.causal_generator import weights_per_token
+from methods.blocks.causal_lm import Causal, Prompt, too_long
+from methods.blocks.item_softmax import chunked_softmax, mean_scores, mean_softmax
+from methods.blocks.next_item import NextItemPairs, sample
+from methods.blocks.ranking import Scorer
+from methods.blocks.rqvae import Quantizer
+from methods.blocks.self_attention import training_windows
+from methods.blocks.semantic_ids import SemanticIds
+from methods.blocks.tokenizer import item_ids, tokenizer_seconds
+from methods.blocks.training import (
+    Report,
+    Training,
+    load_trainable,
+    read_checkpoint,
+    seed_everything,
+    train,
+    trainable_state,
+    write_checkpoint,
+)
+from methods.simgr.network import AGGREGATORS, Network
+
+PROMPT = (
+    "### Task: These are the items that one customer bought, oldest first, each written as a few codes. "
+    "Name the item that this customer buys next.\n### Items: "
+)
+"""Ends where the history begins: the state of an item's last code then is that of a whole input."""
+
+AS_IN_THE_PAPER: dict[str, Any] = {
+    "temperature": 1.0,
+    # A warm-up of 1 % of the steps, at about 2,000 steps an epoch; the learning rate and the epochs are not printed.
+    "training": {"epochs": 10, "batch_size": 64, "learning_rate": 3e-4, "warmup_steps": 200, "patience": 3},
+}
+
+
+def _fine_tuned(*names: str) -> dict[str, dict[str, Any]]:
+    """Presets of large language models, which train adapters (LoRA of rank 8, alpha 32) and the code tokens."""
+    return {name: {**preset, **AS_IN_THE_PAPER} for name, preset in backbones.presets(*names).items()}
+
+
+class SimGR(Scorer):
+    """A language model whose state after the history is compared with every item."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        language_model: LanguageModel = field(default_factory=LanguageModel)
+        tokenizer: Quantizer = field(default_factory=Quantizer)
+        collisions: str = "sinkhorn"
+        """As TIGER's."""
+        aggregator: str = "mean"
+        """How an item's vector is made of its token vectors, see ``AGGREGATORS``."""
+        temperature: float = 0.1
+        """Suits models from scratch, whose token vectors start small: at 1 the first epochs only make them larger.
+        The presets of pre-trained ones, which have large states, start with 1."""
+        factorised: bool = True
+        """The mean's loss by token logits; otherwise by item vectors, as for the other aggregators."""
+        chunk: int = 2048
+        """Items of which vectors and logits exist at a time in training."""
+        one_pass: bool = False
+        """Every prefix of a sequence is trained in one pass over it, and batches count targets in place of rows.
+        Histories beyond the protocol's length are read in windows that overlap by half."""
+        prompt: str = PROMPT
+        prompt_vectors: int = 4
+        """Learned in the prompt's place where the language model starts from scratch and knows no words."""
+        embedding_rate: float = 1.0
+        """Multiple of the learning rate for the table of code tokens."""
+        validation_users: int | None = None
+        """Compare checkpoints on this many users, drawn once; None = all."""
+        decode_batch: int = 256
+        """Users read together."""
+        training: Training = field(
+            default_factory=lambda: Training(
+                epochs=100,
+                batch_size=512,
+                learning_rate=1e-3,
+                weight_decay=0.01,
+                warmup_steps=250,
+                schedule="cosine",
+                patience=10,
+            )
+        )
+
+    config: Config
+    reads_text = True
+    saves = True
+    presets = {
+        **{name: {"aggregator": name} for name in ("concat", "proj", "attention", "gating")},
+        "plain": {"factorised": False},
+        "one-pass": {"one_pass": True},
+        "per-prefix": {"one_pass": False},
+        **backbones.presets("scratch-xs", "scratch-s"),
+        "gpt2": {"language_model": {"name": "gpt2"}, "temperature": 1.0, "training": {"learning_rate": 3e-4}},
+        **_fine_tuned("qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"),
+    }
+    profiles = {
+        "smoke": {
+            "language_model": {"name": "tiny", "dropout": 0.0},
+            "tokenizer": tokenizer.PROFILES["smoke"],
+            "one_pass": True,
+            "validation_users": 500,
+            "training": {"epochs": 10, "batch_size": 512, "learning_rate": 5e-3, "warmup_steps": 20, "patience": 4},
+        },
+        "small": {
+            "language_model": {"name": "scratch-xs"},
+            "tokenizer": tokenizer.PROFILES["small"],
+            "one_pass": True,
+            "validation_users": 2000,
+            "training": {"epochs": 20, "batch_size": 512, "learning_rate": 2e-3, "max_minutes": 25.0},
+        },
+    }
+    tracks = {"paper": _fine_tuned("qwen3-4b")["qwen3-4b"]}
+    search = {
+        "training.learning_rate": LogRange(1e-4, 5e-3),
+        "temperature": OneOf((0.05, 0.1, 0.5, 1.0, 2.0, 5.0)),
+        "embedding_rate": OneOf((1.0, 3.0, 10.0)),
+        "language_model.dropout": OneOf((0.0, 0.1, 0.2)),
+    }
+    ids: SemanticIds
+    model: Network
+    report: Report
+    tokenizer_report: dict[str, Any]
+    max_history: int
+
+    @classmethod
+    def unsuited(cls, view: TrainingView) -> str | None:
+        return None if any(map(str.strip, view.item_text)) else "no item has any text to make semantic IDs from"
+
+    def fit(self, view: TrainingView) -> Self:
+        self._check()
+        self.max_history = view.max_history
+        self.ids, self.tokenizer_report = item_ids(view, self.run, self.config.tokenizer, self.config.collisions)
+        self.model = self._network()
+        loss, lengths, how = self._one_pass(view) if self.config.one_pass else self._per_prefix(view)
+        questions = sample(view.valid, self.config.validation_users)
+
+        def validate() -> float:
+            ranking = self._rank(questions.cases, 10, "validate", view.candidates)
+            return mean_metric(ranking, questions.targets, view.selection)
+
+        rates = {"embedding.weight": self.config.embedding_rate}
+        self.report = train(self.model, lengths, loss, self.config.training, validate, self.run, rates=rates, **how)
+        return self
+
+    def _check(self) -> None:
+        """Raises ValueError for what no code path here can do, before anything is trained or loaded."""
+        name = self.config.language_model.name
+        if size_of(name).kind != "causal":
+            raise ValueError(
+                f"simgr reads its users with a decoder-only model and {name} has an encoder; choose scratch-s, gpt2 or "
+                "a qwen"
+            )
+        if self.config.aggregator not in AGGREGATORS:
+            raise ValueError(f"unknown aggregator '{self.config.aggregator}'; use {', '.join(AGGREGATORS)}")
+        if self.config.temperature <= 0:
+            raise ValueError(f"a temperature of {self.config.temperature} is not above 0; SimGR divides by it")
+
+    def _network(self) -> Network:
+        """A new network for ``self.ids``; the same seed gives the same. Raises ValueError when a row is too long."""
+        seed_everything(self.run.seed)
+        history = self.max_history * self.ids.levels
+        lm = cast(Causal, build(self.config.language_model, max_length=history + self.config.prompt_vectors))
+        prompt = Prompt(lm, self.config.prompt, self.config.prompt_vectors)
+        if (longest := len(prompt()) + history) > lm.max_length:
+            raise too_long(longest, lm.max_length)
+        return Network(lm, prompt, self.config.aggregator, self.ids).to(self.run.device)
+
+    def _per_prefix(self, view: TrainingView) -> tuple[Callable[[Tensor, int], Tensor], Tensor, dict[str, Any]]:
+        """The mean loss of some pairs, the history length of every pair, and how to train on them."""
+        pairs = NextItemPairs(view, torch.device(self.run.device))
+
+        def loss(rows: Tensor, length: int) -> Tensor:
+            _, histories, targets = pairs.take(rows, length)
+            return self.losses(self.model(self.ids.tokens(histories))[:, -1], targets).mean()
+
+        return loss, pairs.lengths, {}
+
+    def _one_pass(self, view: TrainingView) -> tuple[Callable[[Tensor, int], Tensor], Tensor, dict[str, Any]]:
+        """The same over windows, where the mean is over all targets of the given rows."""
+        windows = training_windows(view.sequences, view.max_history)
+        inputs, targets, wanted = (torch.from_numpy(one).to(self.run.device) for one in windows)  # each (R, L)
+
+        def loss(rows: Tensor, length: int) -> Tensor:
+            asked = wanted[rows, :length]
+            states = self.model(self.ids.tokens(inputs[rows, :length]))  # (B, L, D)
+            return self.losses(states[asked], targets[rows, :length][asked]).mean()
+
+        batch = self.config.training.batch_size
+        return loss, (inputs != 0).sum(1), {"rows_per_batch": lambda length: max(1, batch // length)}
+
+    def losses(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Eq. 29: states (P, D) and next items (P,) -> cross-entropy (P,) among all items."""
+        states, tokens = states / self.config.temperature, self.ids.token_table(states.device)[1:]
+        if self.config.aggregator == "mean" and self.config.factorised:
+            return mean_softmax(states, self.model.embedding.weight, tokens, targets - 1, self.config.chunk)
+        return chunked_softmax(
+            states, lambda some: self.model.vectors(tokens[some]), len(tokens), targets - 1, self.config.chunk
+        )
+
+    def _score(self, cases: Cases) -> Tensor:
+        parts = range(0, len(cases), self.config.decode_batch)
+        rows = np.arange(len(cases))
+        states = torch.cat([self._states(cases.take(rows[i : i + self.config.decode_batch])) for i in parts])
+        states, tokens = states / self.config.temperature, self.ids.token_table(states.device)
+        if self.config.aggregator == "mean":
+            return mean_scores(states, self.model.embedding.weight, tokens)
+        return states @ self.model.vectors(tokens).T
+
+    def _states(self, cases: Cases) -> Tensor:
+        """(B, D) at the end of each history; causal attention makes right padding harmless."""
+        histories = cases.histories.tail(self.max_history)
+        lengths = np.maximum(histories.lengths, 1)  # an empty history is read as one PAD
+        padded = torch.from_numpy(histories.padded(int(lengths.max())).astype(np.int64)).to(self.run.device)
+        last = torch.from_numpy(lengths - 1).to(self.run.device)
+        return self.model(self.ids.tokens(padded))[torch.arange(len(last), device=last.device), last]
+
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def training_report(self) -> Mapping[str, Any]:
+        """Under-trained when the time cap ended either stage."""
+        capped = self.tokenizer_report.get("tokenizer", {}).get("stopped_by") == "cap"
+        return vars(self.report) | ({"stopped_by": "cap"} if capped else {}) | self.tokenizer_report
+
+    def save(self, path: Path) -> None:
+        state = {
+            "codes": torch.from_numpy(self.ids.codes),
+            "sizes": list(self.ids.sizes),
+            "max_history": self.max_history,
+            "model": trainable_state(self.model),
+            "report": asdict(self.report),
+            "tokenizer_report": json.dumps(self.tokenizer_report),
+        }
+        write_checkpoint(path, state)
+
+    def load(self, path: Path, view: TrainingView) -> Self:
+        advice = "make it again with --overwrite always"
+        state = read_checkpoint(path, torch.device(self.run.device), "saved model", advice)
+        self.ids = SemanticIds(state["codes"].cpu().numpy(), state["sizes"])
+        self.tokenizer_report = json.loads(state["tokenizer_report"])
+        self.report, self.max_history = Report(**state["report"]), state["max_history"]
+        self.model = self._network()
+        load_trainable(self.model, state["model"])
+        self.model.eval()
+        return self
+
+    @classmethod
+    def estimate(cls, config: Config, n_users: int, n_items: int, n_interactions: int) -> Estimate:
+        """Three times the forward FLOPs of all passes over all users' tokens, at 40 GFLOP/s, and the item softmax."""
+        codes, history = config.tokenizer.levels, n_interactions / n_users
+        weights = weights_per_token(config.language_model.name)
+        read = n_users * (config.prompt_vectors + codes * history) * (1.0 if config.one_pass else history / 2)
+        softmax = n_interactions * n_items * 4 * codes
+        seconds = config.training.epochs * (6 * weights * read / 40e9 + softmax / 2e9)
+        total = config.training.capped(seconds) + tokenizer_seconds(config.tokenizer, n_items)
+        return Estimate(total, 1.5e9 + 16 * weights)
+
+
+METHOD = SimGR
