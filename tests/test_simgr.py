@@ -164,7 +164,7 @@ def test_one_pass_over_all_prefixes_is_the_loss_of_every_prefix_by_itself() -> N
     for row, length in enumerate(pairs.lengths.tolist()):
         _, histories, targets = pairs.take(torch.tensor([row]), length)
         expected += method.losses(state_of(method, histories[0].tolist())[None], targets).item()
-    found = sum(float(loss(torch.tensor([row]), length)) * length for row, length in enumerate(lengths.tolist()))
+    found = sum(loss(torch.tensor([row]), length).item() * length for row, length in enumerate(lengths.tolist()))
     assert lengths.tolist() == [3, 1, 6] and len(pairs.lengths) == 10
     assert found == pytest.approx(expected, rel=1e-5)
     assert [how["rows_per_batch"](length) for length in (1, 7, 1000)] == [512, 73, 1], "batches count targets"
