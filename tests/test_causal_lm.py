@@ -137,7 +137,9 @@ def test_a_sequence_beyond_the_limit_is_refused(kind, tmp_path):
         lm(vectors(1, LIMIT + 1, 16))
     prefix = lm.prefix(vectors(1, LIMIT, 16))
     with pytest.raises(ValueError, match=said):
-        lm.extend(prefix, vectors(1, 1, 16), torch.zeros(1, 1).long(), torch.ones(1, 1, LIMIT + 1).bool())
+        lm.extend(prefix, vectors(1, 1, 16), torch.full((1, 1), LIMIT), torch.ones(1, 1, LIMIT + 1).bool())
+    beams = lm.extend(prefix, vectors(1, 3, 16), torch.full((1, 3), LIMIT - 1), torch.ones(1, 3, LIMIT + 3).bool())
+    assert beams.shape == (1, 3, 16), "beams share a position, so more vectors than positions may be appended"
 
 
 @BY_KIND

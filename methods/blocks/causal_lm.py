@@ -83,10 +83,12 @@ class Causal(nn.Module):
     def _states(self, x: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Any) -> Tensor:
         """``mask`` (1 or B, Q, keys so far + Q), None = causal over x alone."""
         past = 0 if cache is None else cache.get_seq_length()
-        if past == 0 and x.shape[1] > self.max_length:  # what is appended later may share positions: beams do
-            raise too_long(x.shape[1], self.max_length)
         if positions is None:
             positions = torch.arange(past, past + x.shape[1], device=x.device)
+        # What is read first counts by vector; what is appended may share positions, as beams do.
+        length = x.shape[1] if past == 0 else int(positions.max()) + 1
+        if length > self.max_length:
+            raise too_long(length, self.max_length)
         kind = x.device.type
         # Frozen layers in bf16 with adapters in fp32 need autocast even where the caller has none.
         half = self.dtype == torch.bfloat16 or torch.is_autocast_enabled(kind)
