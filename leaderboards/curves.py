@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from leaderboards.tables import file_name
 # Okabe and Ito's palette, told apart with any colour vision; the markers repeat what the colours say.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":", "-.")
 
 
 def draw_curves(found: Sequence[Record], folder: Path) -> None:
@@ -45,9 +45,7 @@ def _figure(dataset: str, trained: Sequence[Record]) -> Any:
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    looks = cycle(zip(COLOURS, MARKERS, strict=True))
-    methods = sorted({record.method for record in trained})
-    look_of = {method: next(looks) for method in methods}
+    look_of = {method: _look(place) for place, method in enumerate(sorted({record.method for record in trained}))}
     for record in sorted(trained, key=lambda r: (r.method, r.seed)):
         _curve(axes, record, *look_of[record.method])
     axes.set_xlabel("epochs")
@@ -62,14 +60,20 @@ def _figure(dataset: str, trained: Sequence[Record]) -> Any:
     return figure
 
 
-def _curve(axes: Any, record: Record, colour: str, marker: str) -> None:
+def _look(place: int) -> tuple[str, str, str]:
+    """Colour, marker and line of a method: when the colours begin again, each gets the next marker and another line."""
+    again, colour = divmod(place, len(COLOURS))
+    return COLOURS[colour], MARKERS[(colour + again) % len(MARKERS)], LINES[again % len(LINES)]
+
+
+def _curve(axes: Any, record: Record, colour: str, marker: str, line: str) -> None:
     """One line, its chosen epoch marked; the legend says how long the training took."""
     training = record.fields["training"]
     points = [(epoch, e["valid"]) for epoch, e in enumerate(training["curve"], start=1) if "valid" in e]
     minutes = record.fields["timings"].get("train", 0.0) / 60
     text = f"{record.method} seed {record.seed} ({minutes:.0f} min)"
-    axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.4)
+    axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, linewidth=1.4)
     chosen = dict(points).get(training["best_epoch"])
     if chosen is not None:
         axes.plot(training["best_epoch"], chosen, marker, color=colour, markersize=6)
-    axes.plot([], [], marker=marker, color=colour, label=text)
+    axes.plot([], [], marker=marker, color=colour, linestyle=line, label=text)

@@ -609,3 +609,9 @@ def test_tuned_rows_say_how_many_trials_they_had_and_warn_of_unequal_ones(tmp_pa
     unequal = tables.markdown(summarise([*equal, tuned(tmp_path, "b@tuned", 20)], **FAST)[0])
     part = section(unequal, "Ranked by ndcg@10")
     assert "a@tuned (5)" in part and "b@tuned (20)" in part and "Warning: the tuned methods had different" in part
+
+
+def test_no_two_of_many_curves_look_alike():
+    looks = [curves._look(place) for place in range(4 * len(curves.COLOURS))]
+    assert len(set(looks)) == len(looks)
+    assert [look[:2] for look in looks[: len(curves.COLOURS)]] == list(zip(curves.COLOURS, curves.MARKERS, strict=True))
