@@ -10,10 +10,14 @@ import torch
 import transformers
 from torch import Tensor
 
+import methods
+from benchmark.method import build_config, replace_nested
+from benchmark.run import Run
 from methods.blocks import backbones
 from methods.blocks.backbones import SIZES, LanguageModel, Seq2Seq, Size, build, presets
 from methods.blocks.causal_lm import Causal, Prompt
 from methods.blocks.t5 import T5, Shape
+from tests import toys
 from tests.backbone_world import LIMIT, ROWS, WORDS, save_causal, save_t5, save_tokenizer
 
 # Parameters of the published weights without the table of tokens (rows x width), which is not part of a backbone.
@@ -272,3 +276,15 @@ def test_a_saved_tokenizer_has_no_pad_token(tmp_path):
     """As GPT-2's: nothing here pads texts."""
     save_tokenizer(tmp_path)
     assert transformers.AutoTokenizer.from_pretrained(tmp_path).pad_token is None and len(WORDS) == 20
+
+
+@pytest.mark.parametrize("room", ["tiger", "letter", "simgr", "setrec"])
+def test_rooms_tell_of_missing_weights_before_anything_is_trained(room, tmp_path):
+    cls = methods.load(room).cls
+    missing = {"language_model": {"name": "gpt2", "weights": str(tmp_path / "none")}}
+    per_prefix = {"one_pass": False} if room in ("simgr", "setrec") else {}
+    config = replace_nested(build_config(cls, None, "smoke"), missing | per_prefix)
+    run = Run()
+    with pytest.raises(ValueError, match="is not at hand"):
+        cls(config, run=run).fit(toys.four_users())
+    assert not run.timings, "no vectors were made, no tokenizer and no collaborative model trained"

@@ -166,16 +166,28 @@ def build(settings: LanguageModel, *, max_length: int) -> Causal | Seq2Seq:
     Random weights come from torch's global generator. Raises ValueError for an unknown size or tuning, weights that are
     not at hand or incomplete, LoRA on a T5, and rows that are longer than the model reads.
     """
+    size, tuning, source = _checked(settings)
+    if size.kind == "causal":
+        return _causal(settings, size, source, tuning == "lora", max_length)
+    return _seq2seq(settings, size, source)
+
+
+def check(settings: LanguageModel) -> None:
+    """Fetch the weights, if any, before minutes are spent on what comes first. Raises ValueError as ``build`` does."""
+    _, _, source = _checked(settings)
+    if source:
+        weights_folder(source)
+
+
+def _checked(settings: LanguageModel) -> tuple[Size, str, str]:
+    """The size, its tuning, and where its weights are, "" from scratch."""
     size = size_of(settings.name)
     tuning = settings.tuning or size.tuning
     if tuning not in ("full", "lora"):
         raise ValueError(f"unknown tuning '{tuning}' of language model '{settings.name}'; use full or lora")
-    source = "" if settings.weights == RANDOM else settings.weights or size.hub
-    if size.kind == "causal":
-        return _causal(settings, size, source, tuning == "lora", max_length)
-    if tuning == "lora":
+    if size.kind == "t5" and tuning == "lora":
         raise ValueError("LoRA is for decoder-only language models; train a T5 with tuning 'full'")
-    return _seq2seq(settings, size, source)
+    return size, tuning, "" if settings.weights == RANDOM else settings.weights or size.hub
 
 
 def _causal(settings: LanguageModel, size: Size, source: str, lora: bool, max_length: int) -> Causal:

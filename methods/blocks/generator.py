@@ -23,7 +23,7 @@ from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method, later
 from benchmark.space import Choices, OneOf
 from benchmark.types import Budget, Cases, Ranking, TrainingView
-from methods.blocks.backbones import LanguageModel
+from methods.blocks.backbones import LanguageModel, check
 from methods.blocks.beam_search import Step, rank_by_beam
 from methods.blocks.causal_generator import generator_network, layer_weights, weights_per_token
 from methods.blocks.next_item import NextItemPairs, sample
@@ -194,6 +194,8 @@ class Generator(Method):
         return F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten())
 
     def fit(self, view: TrainingView) -> Self:
+        if self.config.language_model.name:
+            check(self.config.language_model)
         self.ids, self.tokenizer_report = self.semantic_ids(view)
         seed_everything(self.run.seed)
         self.max_history = view.max_history

@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate
 from benchmark.types import Cases, Ranking, Spend, TrainingView
-from methods.blocks.backbones import build, size_of
+from methods.blocks.backbones import build, check, size_of
 from methods.blocks.collaborative import collaborative_model
 from methods.blocks.kmeans import scaling
 from methods.blocks.next_item import NextItemPairs, sample
@@ -118,6 +118,7 @@ class SETRec(Scorer):
             raise ValueError(f"the prompt '{config.prompt}' must hold {PLACEHOLDER} exactly once")
         if config.beta is not None and not 0 <= config.beta <= 1:
             raise ValueError(f"beta must lie between 0 and 1, not at {config.beta}")
+        check(config.language_model)
 
     def _vectors(self, view: TrainingView) -> Tensor | None:
         """Collaborative vectors (N + 1, C); zero for items that nobody has in training."""

@@ -59,7 +59,10 @@ class SetNetwork(nn.Module):
         return loss + alpha * self.items.reconstruction_error(history, tokens)
 
     def loss_of_prefixes(self, history: Tensor, targets: Tensor, wanted: Tensor, alpha: float) -> Tensor:
-        """The mean of ``loss`` over the wanted (B, L) prefixes of histories (B, L) and the targets after them."""
+        """The mean of ``loss`` over the wanted (B, L) prefixes of histories (B, L) and the targets after them.
+
+        Micro-batches are weighted by rows: the whole batch's mean to the extent that rows have equally many targets.
+        """
         features = self.items.features()
         tokens = self.items.tokens(history, features)
         states = self.every_prefix(tokens)[wanted]  # (E, T, D)

@@ -27,7 +27,7 @@ from benchmark.method import Estimate
 from benchmark.space import LogRange, OneOf
 from benchmark.types import Cases, TrainingView
 from methods.blocks import backbones, tokenizer
-from methods.blocks.backbones import LanguageModel, build, size_of
+from methods.blocks.backbones import LanguageModel, build, check, size_of
 from methods.blocks.causal_generator import weights_per_token
 from methods.blocks.causal_lm import Causal, Prompt, too_long
 from methods.blocks.item_softmax import chunked_softmax, mean_scores, mean_softmax
@@ -182,6 +182,7 @@ class SimGR(Scorer):
             raise ValueError(f"unknown aggregator '{self.config.aggregator}'; use {', '.join(AGGREGATORS)}")
         if self.config.temperature <= 0:
             raise ValueError(f"a temperature of {self.config.temperature} is not above 0; SimGR divides by it")
+        check(self.config.language_model)
 
     def _network(self) -> Network:
         """A new network for ``self.ids``; the same seed gives the same. Raises ValueError when a row is too long."""
