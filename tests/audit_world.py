@@ -24,7 +24,7 @@ from methods.audits import command
 from methods.blocks.backbones import LanguageModel
 from methods.blocks.ranking import Scorer
 from methods.blocks.t5 import Shape, Stack
-from methods.blocks.training import read_checkpoint, seed_everything, write_checkpoint
+from methods.blocks.training import read_model, seed_everything, write_checkpoint
 from methods.tiger import TIGER
 from tests import grid_world, toys
 
@@ -95,7 +95,7 @@ class Glance(Scorer):
         write_checkpoint(path, {"model": self.model.state_dict()})
 
     def load(self, path: Path, view: TrainingView) -> Self:
-        state = read_checkpoint(path, torch.device("cpu"), "saved model", "make it again with --overwrite always")
+        state = read_model(path, "cpu")
         self.fit(view).model.load_state_dict(state["model"])
         return self
 

@@ -300,4 +300,4 @@ def test_estimates_count_the_weights_that_every_token_meets() -> None:
         backbone = backbones.build(LanguageModel(name=name), max_length=8)
         layers = backbone.encoder if hasattr(backbone, "encoder") else backbone
         linear = sum(m.weight.numel() for m in layers.modules() if isinstance(m, nn.Linear))
-        assert causal_generator.weights_per_token(name) == linear
+        assert backbones.weights_per_token(name) == linear

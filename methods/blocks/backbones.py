@@ -133,6 +133,26 @@ def presets(*names: str) -> dict[str, dict[str, Any]]:
     return {name: {"language_model": {"name": name}} for name in names}
 
 
+def weights_per_token(name: str) -> float:
+    """Weights of a named size that are multiplied with every token it reads; of a T5, its encoder's."""
+    size = size_of(name)
+    if size.kind == "t5":
+        return layer_weights(Shape(**size.architecture))
+    sizes = size.architecture
+    if sizes["model_type"] == "gpt2":
+        return 12 * sizes["n_layer"] * sizes["n_embd"] ** 2
+    width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    head_width = sizes.get("head_dim", width // heads)
+    attention = 2 * width * head_width * (heads + sizes["num_key_value_heads"])
+    return sizes["num_hidden_layers"] * (attention + 3 * width * sizes["intermediate_size"])
+
+
+def layer_weights(shape: Shape) -> float:
+    """The same of a T5 of this shape."""
+    inner = shape.heads * shape.head_width
+    return shape.encoder_layers * (4 * shape.width * inner + 2 * shape.width * shape.feed)
+
+
 class Seq2Seq(nn.Module):
     """A T5 without table and head: its two stacks read vectors, see ``t5.Stack``."""
 

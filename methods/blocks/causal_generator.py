@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.blocks.backbones import LanguageModel, build, presets, size_of
+from methods.blocks.backbones import LanguageModel, build, presets
 from methods.blocks.beam_search import Step
 from methods.blocks.causal_lm import Causal, Prefix, Prompt
-from methods.blocks.t5 import T5, Shape
+from methods.blocks.t5 import T5
 
 SENTENCE = "A customer has bought these products, oldest first. Name the product that this customer buys next:"
 """What a pre-trained backbone reads before the history."""
@@ -75,26 +75,6 @@ def generator_network(settings: LanguageModel, vocab_size: int, length: int) -> 
     with torch.no_grad():
         network.embedding.weight.copy_(backbone.new_rows(vocab_size))
     return network
-
-
-def weights_per_token(name: str) -> float:
-    """Weights of a named size that are multiplied with every token it reads; of a T5, its encoder's."""
-    size = size_of(name)
-    if size.kind == "t5":
-        return layer_weights(Shape(**size.architecture))
-    sizes = size.architecture
-    if sizes["model_type"] == "gpt2":
-        return 12 * sizes["n_layer"] * sizes["n_embd"] ** 2
-    width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
-    head_width = sizes.get("head_dim", width // heads)
-    attention = 2 * width * head_width * (heads + sizes["num_key_value_heads"])
-    return sizes["num_hidden_layers"] * (attention + 3 * width * sizes["intermediate_size"])
-
-
-def layer_weights(shape: Shape) -> float:
-    """The same of a T5 of this shape."""
-    inner = shape.heads * shape.head_width
-    return shape.encoder_layers * (4 * shape.width * inner + 2 * shape.width * shape.feed)
 
 
 class CausalNetwork(nn.Module):

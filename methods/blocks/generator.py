@@ -23,9 +23,9 @@ from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method, later
 from benchmark.space import Choices, OneOf
 from benchmark.types import Budget, Cases, Ranking, TrainingView
-from methods.blocks.backbones import LanguageModel, check
+from methods.blocks.backbones import LanguageModel, check, layer_weights, weights_per_token
 from methods.blocks.beam_search import Step, rank_by_beam
-from methods.blocks.causal_generator import generator_network, layer_weights, weights_per_token
+from methods.blocks.causal_generator import generator_network
 from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds
 from methods.blocks.t5 import T5, Shape
@@ -33,7 +33,7 @@ from methods.blocks.training import (
     Report,
     Training,
     load_trainable,
-    read_checkpoint,
+    read_model,
     seed_everything,
     train,
     trainable_state,
@@ -292,8 +292,7 @@ class Generator(Method):
         }
 
     def load(self, path: Path, view: TrainingView) -> Self:
-        device, advice = torch.device(self.run.device), "make it again with --overwrite always"
-        self._restore(read_checkpoint(path, device, "saved model", advice), view)
+        self._restore(read_model(path, self.run.device), view)
         return self
 
     def _restore(self, state: dict[str, Any], view: TrainingView) -> None:

@@ -98,21 +98,41 @@ def train_windows(
     ``loss(inputs, targets, wanted)`` reads windows (B, L) of one length; ``how`` goes on to ``training.train``.
     Raises ValueError when no sequence has a next item.
     """
-    inputs, targets, wanted = training_windows(sequences, model.position.num_embeddings)
-    if not len(inputs):
-        raise ValueError("no training sequence holds two items, so no next item can be learned; check the split")
-    lengths = torch.from_numpy((inputs != PAD).sum(1))
-    tensors = [torch.from_numpy(a).to(run.device) for a in (inputs, targets, wanted)]
+    windows = Windows(sequences, model.position.num_embeddings, run.device)
     return train(
         model,
-        lengths,
-        lambda rows, length: loss(*(t[rows, :length] for t in tensors)),
+        windows.lengths,
+        lambda rows, length: loss(*windows.take(rows, length)),
         training,
         validate,
         run,
-        rows_per_batch=lambda length: max(1, training.batch_size // length),
+        rows_per_batch=rows_of_targets(training.batch_size),
         **how,
     )
+
+
+class Windows:
+    """``training_windows`` on the device: what models that read every prefix in one pass are trained on.
+
+    Raises ValueError when no sequence has a next item.
+    """
+
+    def __init__(self, sequences: Sequences, width: int, device: str):
+        inputs, targets, wanted = training_windows(sequences, width)
+        if not len(inputs):
+            raise ValueError("no training sequence holds two items, so no next item can be learned; check the split")
+        self.lengths = torch.from_numpy((inputs != PAD).sum(1))  # (R,)
+        self.tensors = [torch.from_numpy(a).to(device) for a in (inputs, targets, wanted)]
+
+    def take(self, rows: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of one length -> inputs, targets, wanted positions, each (B, length)."""
+        inputs, targets, wanted = (tensor[rows, :length] for tensor in self.tensors)
+        return inputs, targets, wanted
+
+
+def rows_of_targets(batch_size: int) -> Callable[[int], int]:
+    """Rows per batch by length, so that a batch holds about ``batch_size`` targets, whatever the length."""
+    return lambda length: max(1, batch_size // length)
 
 
 def full_softmax(states: Tensor, items: Tensor, targets: Tensor) -> Tensor:

@@ -396,6 +396,11 @@ def read_checkpoint(
     return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
 
 
+def read_model(path: Path, device: str) -> dict[str, Any]:
+    """The file of a fitted model. Raises ValueError when it is damaged."""
+    return read_checkpoint(path, torch.device(device), "saved model", "make it again with --overwrite always")
+
+
 def _random_state(device: torch.device) -> dict[str, Any]:
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {

@@ -34,12 +34,12 @@ from methods.blocks.collaborative import collaborative_model
 from methods.blocks.kmeans import scaling
 from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.ranking import Scorer, rank_by_score
-from methods.blocks.self_attention import training_windows
+from methods.blocks.self_attention import Windows, rows_of_targets
 from methods.blocks.text_encoder import encode_texts
 from methods.blocks.training import (
     Report,
     load_trainable,
-    read_checkpoint,
+    read_model,
     seed_everything,
     train,
     trainable_state,
@@ -95,6 +95,7 @@ class SETRec(Scorer):
 
     def fit(self, view: TrainingView) -> Self:
         self._check()
+        check(self.config.language_model)
         view = replace(view, max_history=self.config.history or view.max_history)
         self.facts = {}
         vectors, texts = self._vectors(view), self._texts(view)
@@ -118,7 +119,6 @@ class SETRec(Scorer):
             raise ValueError(f"the prompt '{config.prompt}' must hold {PLACEHOLDER} exactly once")
         if config.beta is not None and not 0 <= config.beta <= 1:
             raise ValueError(f"beta must lie between 0 and 1, not at {config.beta}")
-        check(config.language_model)
 
     def _vectors(self, view: TrainingView) -> Tensor | None:
         """Collaborative vectors (N + 1, C); zero for items that nobody has in training."""
@@ -166,29 +166,28 @@ class SETRec(Scorer):
         )
 
     def _train(self, view: TrainingView) -> Report:
-        training, device = self.config.training, torch.device(self.run.device)
+        training = self.config.training
         if not self.config.one_pass:
-            pairs = NextItemPairs(view, device)
+            pairs = NextItemPairs(view, torch.device(self.run.device))
 
             def of_pairs(rows: Tensor, length: int) -> Tensor:
                 _, history, target = pairs.take(rows, length)
                 return self.model.loss(history, target, self.config.alpha)
 
             return train(self.model, pairs.lengths, of_pairs, training, lambda: self._validate(view), self.run)
-        windows = [torch.from_numpy(a).to(device) for a in training_windows(view.sequences, view.max_history)]
+        windows = Windows(view.sequences, view.max_history, self.run.device)
 
         def of_windows(rows: Tensor, length: int) -> Tensor:
-            history, targets, wanted = (tensor[rows, :length] for tensor in windows)
-            return self.model.loss_of_prefixes(history, targets, wanted, self.config.alpha)
+            return self.model.loss_of_prefixes(*windows.take(rows, length), self.config.alpha)
 
         return train(
             self.model,
-            (windows[0] != 0).sum(1),
+            windows.lengths,
             of_windows,
             training,
             lambda: self._validate(view),
             self.run,
-            rows_per_batch=lambda length: max(1, training.batch_size // length),
+            rows_per_batch=rows_of_targets(training.batch_size),
         )
 
     def _validate(self, view: TrainingView) -> float:
@@ -271,13 +270,13 @@ class SETRec(Scorer):
         )
 
     def load(self, path: Path, view: TrainingView) -> Self:
-        device, advice = torch.device(self.run.device), "make it again with --overwrite always"
-        state = read_checkpoint(path, device, "saved model", advice)
+        state = read_model(path, self.run.device)
         self.report, self.facts = Report(**state["report"]), json.loads(state["facts"])
         self.beta, self.max_history = state["beta"], state["max_history"]
         seed_everything(self.run.seed)  # frozen weights without a file are drawn as they were in fit
         inputs = state["inputs"]
-        self.model = self._network(inputs.get("collaborative"), inputs.get("text"), self.max_history).to(device)
+        self.model = self._network(inputs.get("collaborative"), inputs.get("text"), self.max_history)
+        self.model.to(self.run.device)
         load_trainable(self.model, state["model"])
         self.model.eval()
         return self

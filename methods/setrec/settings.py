@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.method import Estimate
 from benchmark.space import OneOf
 from methods.blocks import collaborative
-from methods.blocks.backbones import LanguageModel, presets, size_of
+from methods.blocks.backbones import LanguageModel, presets, weights_per_token
 from methods.blocks.collaborative import Collaborative, collaborative_seconds
 from methods.blocks.training import Training
 
@@ -142,19 +142,10 @@ def setrec_estimate(config: SETRecConfig, n_users: int, n_items: int, n_interact
     steps = n_interactions / config.training.batch_size
     sizes = (384, *config.hidden, config.bottleneck)
     encoder = sum(a * b for a, b in pairwise(sizes))
-    read = 2 * _layer_weights(config.language_model.name)
+    read = 2 * weights_per_token(config.language_model.name)
     epoch = n_interactions * (places * read + 2 * n_items * ground) + steps * 2 * n_items * encoder
     asked = n_users * (per_item * (history + 1) * read + 2 * n_items * (ground if config.cf else config.bottleneck))
     seconds = config.training.capped(3 * config.training.epochs * epoch / 30e9) + asked / 30e9
     if config.cf:
         seconds += collaborative_seconds(config.collaborative, n_users, n_items, n_interactions)
     return Estimate(seconds, 1e9 + 16.0 * config.training.batch_size * n_items * per_item)
-
-
-def _layer_weights(name: str) -> int:
-    """About as many as all layers of a language model of that name hold."""
-    shape = size_of(name).architecture
-    width = shape.get("hidden_size") or shape.get("n_embd") or shape["width"]
-    layers = shape.get("num_hidden_layers") or shape.get("n_layer") or shape["encoder_layers"]
-    feed = shape.get("intermediate_size") or shape.get("feed") or 4 * width
-    return layers * (4 * width * width + 3 * width * feed)

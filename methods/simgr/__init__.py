@@ -27,21 +27,20 @@ from benchmark.method import Estimate
 from benchmark.space import LogRange, OneOf
 from benchmark.types import Cases, TrainingView
 from methods.blocks import backbones, tokenizer
-from methods.blocks.backbones import LanguageModel, build, check, size_of
-from methods.blocks.causal_generator import weights_per_token
+from methods.blocks.backbones import LanguageModel, build, check, size_of, weights_per_token
 from methods.blocks.causal_lm import Causal, Prompt, too_long
 from methods.blocks.item_softmax import chunked_softmax, mean_scores, mean_softmax
 from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.ranking import Scorer
 from methods.blocks.rqvae import Quantizer
-from methods.blocks.self_attention import training_windows
+from methods.blocks.self_attention import Windows, rows_of_targets
 from methods.blocks.semantic_ids import SemanticIds
 from methods.blocks.tokenizer import item_ids, tokenizer_seconds
 from methods.blocks.training import (
     Report,
     Training,
     load_trainable,
-    read_checkpoint,
+    read_model,
     seed_everything,
     train,
     trainable_state,
@@ -156,6 +155,7 @@ class SimGR(Scorer):
 
     def fit(self, view: TrainingView) -> Self:
         self._check()
+        check(self.config.language_model)
         self.max_history = view.max_history
         self.ids, self.tokenizer_report = item_ids(view, self.run, self.config.tokenizer, self.config.collisions)
         self.model = self._network()
@@ -182,7 +182,6 @@ class SimGR(Scorer):
             raise ValueError(f"unknown aggregator '{self.config.aggregator}'; use {', '.join(AGGREGATORS)}")
         if self.config.temperature <= 0:
             raise ValueError(f"a temperature of {self.config.temperature} is not above 0; SimGR divides by it")
-        check(self.config.language_model)
 
     def _network(self) -> Network:
         """A new network for ``self.ids``; the same seed gives the same. Raises ValueError when a row is too long."""
@@ -206,16 +205,14 @@ class SimGR(Scorer):
 
     def _one_pass(self, view: TrainingView) -> tuple[Callable[[Tensor, int], Tensor], Tensor, dict[str, Any]]:
         """The same over windows, where the mean is over all targets of the given rows."""
-        windows = training_windows(view.sequences, view.max_history)
-        inputs, targets, wanted = (torch.from_numpy(one).to(self.run.device) for one in windows)  # each (R, L)
+        windows = Windows(view.sequences, view.max_history, self.run.device)
 
         def loss(rows: Tensor, length: int) -> Tensor:
-            asked = wanted[rows, :length]
-            states = self.model(self.ids.tokens(inputs[rows, :length]))  # (B, L, D)
-            return self.losses(states[asked], targets[rows, :length][asked]).mean()
+            inputs, targets, wanted = windows.take(rows, length)
+            states = self.model(self.ids.tokens(inputs))  # (B, L, D)
+            return self.losses(states[wanted], targets[wanted]).mean()
 
-        batch = self.config.training.batch_size
-        return loss, (inputs != 0).sum(1), {"rows_per_batch": lambda length: max(1, batch // length)}
+        return loss, windows.lengths, {"rows_per_batch": rows_of_targets(self.config.training.batch_size)}
 
     def losses(self, states: Tensor, targets: Tensor) -> Tensor:
         """Eq. 29: states (P, D) and next items (P,) -> cross-entropy (P,) among all items."""
@@ -263,8 +260,7 @@ class SimGR(Scorer):
         write_checkpoint(path, state)
 
     def load(self, path: Path, view: TrainingView) -> Self:
-        advice = "make it again with --overwrite always"
-        state = read_checkpoint(path, torch.device(self.run.device), "saved model", advice)
+        state = read_model(path, self.run.device)
         self.ids = SemanticIds(state["codes"].cpu().numpy(), state["sizes"])
         self.tokenizer_report = json.loads(state["tokenizer_report"])
         self.report, self.max_history = Report(**state["report"]), state["max_history"]
