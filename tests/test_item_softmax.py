@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from methods.blocks.item_softmax import chunked_softmax, mean_scores, mean_softmax
+from benchmark.types import Sequences
+from methods.blocks.item_softmax import chunked_softmax, mean_scores, mean_softmax, rivals
+from tests import toys
 
 P, D, V, N, L = 7, 5, 11, 23, 3
 
@@ -160,3 +163,20 @@ def test_the_loss_keeps_its_precision_under_autocast() -> None:
         assert mean_scores(states, table, tokens).dtype == torch.float32
     torch.testing.assert_close(factorised, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(chunked, expected, rtol=1e-6, atol=1e-6)
+
+
+# Who takes part
+
+
+def test_training_negatives_are_the_items_of_the_training_interactions() -> None:
+    view = replace(toys.four_users(), n_items=8, sequences=Sequences.from_rows([[1, 5, 2], [5, 7]]))
+    some = rivals(view, "training", "cpu")
+    assert some.items.tolist() == [1, 2, 5, 7]
+    assert some.places[[1, 2, 5, 7]].tolist() == [0, 1, 2, 3]
+    every = rivals(view, "catalogue", "cpu")
+    assert every.items.tolist() == list(range(1, 9)) and every.places[1:].tolist() == list(range(8))
+
+
+def test_other_negatives_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown negatives 'all'; use training or catalogue"):
+        rivals(toys.four_users(), "all", "cpu")

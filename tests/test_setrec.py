@@ -21,6 +21,7 @@ from benchmark.method import build_config, replace_nested
 from benchmark.run import Run
 from benchmark.types import Split
 from methods.blocks.backbones import LanguageModel, build
+from methods.blocks.item_softmax import Rivals
 from methods.setrec import SETRec
 from methods.setrec.network import SetNetwork
 from methods.setrec.settings import BETAS
@@ -29,6 +30,7 @@ from tests import toys
 from tests.backbone_world import save_causal
 
 N_ITEMS, SEMANTIC = 11, 3
+EVERYTHING = Rivals.of(np.ones(N_ITEMS + 1, bool))
 QUICK: dict[str, Any] = {
     "training": {"epochs": 2, "patience": 2},
     "collaborative": {"training": {"epochs": 1}},
@@ -67,8 +69,12 @@ def some_histories(rows: int = 4, length: int = 5) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("collaborative", "text"), [(True, True), (True, False), (False, True)])
-def test_losses_are_those_of_inner_products_with_all_tokens(collaborative: bool, text: bool) -> None:
-    """In value and gradient, although no table of all tokens is made."""
+@pytest.mark.parametrize("absent", [(), (3, 8, 9)])
+def test_losses_are_those_of_inner_products_with_all_tokens(
+    collaborative: bool, text: bool, absent: tuple[int, ...]
+) -> None:
+    """In value and gradient, although no table of all tokens is made; of all items that take part."""
+    present = [item for item in range(1, N_ITEMS + 1) if item not in absent]
     items = item_tokens(collaborative, text)
     states = torch.randn(6, items.per_item, 8, requires_grad=True)
     targets = torch.tensor([1, 4, 4, 11, 7, 2])
@@ -77,9 +83,12 @@ def test_losses_are_those_of_inner_products_with_all_tokens(collaborative: bool,
     features = items.features()
     corpus = items.tokens(torch.arange(N_ITEMS + 1), features)  # (N + 1, T, D)
     logits = torch.einsum("ptd,ntd->ptn", states, corpus[1:])
-    plain = F.cross_entropy(logits.flatten(0, 1), (targets - 1).repeat_interleave(items.per_item))
+    logits = logits[..., [item - 1 for item in present]]
+    rows = torch.tensor([present.index(item) for item in targets.tolist()])
+    plain = F.cross_entropy(logits.flatten(0, 1), rows.repeat_interleave(items.per_item))
     expected = torch.autograd.grad(plain, weights, allow_unused=True, retain_graph=True)
-    value = items.generation_loss(states, targets, features)
+    among = Rivals.of(np.isin(np.arange(N_ITEMS + 1), present))
+    value = items.generation_loss(states, targets, features, among)
     found = torch.autograd.grad(value, weights, allow_unused=True)
 
     torch.testing.assert_close(value, plain)
@@ -187,9 +196,9 @@ def test_one_pass_equals_one_run_per_prefix() -> None:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     wanted = torch.ones_like(history, dtype=torch.bool)
     wanted[1, :3] = wanted[2, 1] = False
-    together = model.loss_of_prefixes(history, targets, wanted, 0.7)
+    together = model.loss_of_prefixes(history, targets, wanted, EVERYTHING, 0.7)
     losses = [
-        model.loss(history[row : row + 1, : place + 1], targets[row : row + 1, place], 0.7)
+        model.loss(history[row : row + 1, : place + 1], targets[row : row + 1, place], EVERYTHING, 0.7)
         for row, place in wanted.nonzero().tolist()
     ]
     alone = torch.stack(losses).mean()

@@ -18,6 +18,7 @@ from benchmark.method import build_config, replace_nested
 from benchmark.run import Run
 from benchmark.types import Budget, Ranking, Sequences, TrainingView
 from methods.blocks.causal_lm import Prompt
+from methods.blocks.item_softmax import Rivals
 from methods.blocks.next_item import NextItemPairs
 from methods.blocks.semantic_ids import SemanticIds
 from methods.simgr import SimGR
@@ -41,6 +42,7 @@ def untrained(aggregator: str = "mean", **overrides: Any) -> SimGR:
     """A method with a network of random weights, large enough that every token counts, and no dropout."""
     method = SimGR(config(aggregator=aggregator, **overrides))
     method.ids, method.max_history = SemanticIds(CODES, [3, 2, 2]), 8
+    method.rivals = Rivals.of(np.ones(N + 1, bool))
     lm = scratch(dropout=0.0)
     method.model = Network(lm, Prompt(lm, "", 2), aggregator, method.ids)
     torch.manual_seed(5)
@@ -139,6 +141,18 @@ def test_the_loss_is_cross_entropy_over_the_whole_catalogue(aggregator: str, chu
     logits = states @ items.T / 2.0
     expected = logits.logsumexp(1) - logits[torch.arange(3), targets - 1]
     assert_near(method.losses(states, targets), expected)
+
+
+@pytest.mark.parametrize("factorised", [True, False])
+def test_items_that_take_no_part_are_no_negatives(factorised: bool) -> None:
+    method = untrained(factorised=factorised, chunk=4)
+    present = [1, 3, 4, 6, 7, 12]
+    method.rivals = Rivals.of(np.isin(np.arange(N + 1), present))
+    state = state_of(method, [4, 7])
+    logits = torch.stack([state @ by_hand(method, item) for item in present]) / method.config.temperature
+    for target in present:
+        expected = logits.logsumexp(0) - logits[present.index(target)]
+        assert_near(method.losses(state[None], torch.tensor([target])), expected[None])
 
 
 def test_the_plain_form_is_the_factorised_one_in_value_and_gradient() -> None:

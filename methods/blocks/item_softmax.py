@@ -1,5 +1,6 @@
 """Softmax over every item of a catalogue without a row of logits per position: exact, a chunk of items at a time.
 
+``rivals`` says which items take part. Items that are new after training are unknown to it, unless it is told otherwise.
 An item is known by its tokens. Where its vector is the mean of its token vectors, its logit is the mean of its token
 logits, so no item has a vector at all (``mean_softmax``); any other way to make vectors goes through
 ``chunked_softmax``. Both are computed in the precision of their input, never in that of autocast.
@@ -9,13 +10,44 @@ Letters in shapes: P positions, D width, V tokens, N items, L tokens of an item,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from benchmark.types import TrainingView
+
+NEGATIVES = ("training", "catalogue")
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Items among which the softmax of a training finds the next one."""
+
+    items: Tensor  # (M,) int64, ascending
+    places: Tensor  # (N + 1,) int64: row of an item among them; of no meaning for one that does not take part
+
+    @classmethod
+    def of(cls, taking_part: np.ndarray, device: str = "cpu") -> Rivals:
+        """``taking_part`` (N + 1,) bool, PAD at 0, which never does."""
+        items = torch.from_numpy(np.flatnonzero(taking_part[1:]) + 1)
+        places = torch.from_numpy(taking_part[1:].cumsum() - 1)
+        return cls(items.to(device), F.pad(places, (1, 0)).to(device))
+
+
+def rivals(view: TrainingView, negatives: str, device: str) -> Rivals:
+    """The items that compete: ``training``, those with an interaction there, or ``catalogue``, all of them.
+
+    Raises ValueError for another word.
+    """
+    if negatives not in NEGATIVES:
+        raise ValueError(f"unknown negatives '{negatives}'; use {' or '.join(NEGATIVES)}")
+    return Rivals.of(view.item_counts > 0 if negatives == "training" else np.ones(view.n_items + 1, bool), device)
 
 
 def mean_softmax(states: Tensor, table: Tensor, tokens: Tensor, targets: Tensor, chunk: int) -> Tensor:

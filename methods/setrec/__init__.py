@@ -7,10 +7,10 @@ inner products with its own tokens. ``docs/setrec.md`` lists every choice.
 
 Presets: what is left out: ``@no-sem`` (no semantic tokens), ``@no-cf`` (no collaborative token), ``@no-query`` (queries
 stay random), ``@no-sparse-mask`` (tokens of an item see their siblings). ``@n-1`` to ``@n-6`` semantic tokens;
-``@alpha-0.1`` to ``@alpha-0.9`` weight of rebuilding the texts; ``@beta-0`` to ``@beta-1`` weight of the semantic
-scores, fixed in place of chosen; ``@one-pass`` and ``@per-prefix`` train on all prefixes of a history in one pass or
-one by one (the same loss; encoder-decoders can only do the latter). Language models: ``@scratch-xs``, ``@scratch-s``,
-``@scratch-s-t5`` from scratch; ``@t5-small``, ``@gpt2``, ``@qwen2.5-1.5b``, ``@qwen2.5-3b``, ``@qwen2.5-7b``,
+``@catalogue`` takes items that nobody has in training as negatives too; ``@alpha-0.1`` to ``@alpha-0.9`` weight of
+rebuilding the texts; ``@beta-0`` to ``@beta-1`` weight of the semantic scores, fixed in place of chosen; ``@one-pass``
+and ``@per-prefix`` train on all prefixes of a history in one pass or one by one (the same loss; encoder-decoders can
+only do the latter). Language models: ``@scratch-xs``, ``@scratch-s``, ``@scratch-s-t5`` from scratch; ``@t5-small``, ``@gpt2``, ``@qwen2.5-1.5b``, ``@qwen2.5-3b``, ``@qwen2.5-7b``,
 ``@qwen3-0.6b``, ``@qwen3-1.7b``, ``@qwen3-4b`` pre-trained.
 """
 
@@ -31,6 +31,7 @@ from benchmark.method import Estimate
 from benchmark.types import Cases, Ranking, Spend, TrainingView
 from methods.blocks.backbones import build, check, size_of
 from methods.blocks.collaborative import collaborative_model
+from methods.blocks.item_softmax import Rivals, rivals
 from methods.blocks.kmeans import scaling
 from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.ranking import Scorer, rank_by_score
@@ -96,6 +97,7 @@ class SETRec(Scorer):
     def fit(self, view: TrainingView) -> Self:
         self._check()
         check(self.config.language_model)
+        among = rivals(view, self.config.negatives, self.run.device)
         view = replace(view, max_history=self.config.history or view.max_history)
         self.facts = {}
         vectors, texts = self._vectors(view), self._texts(view)
@@ -103,7 +105,7 @@ class SETRec(Scorer):
         self.model = self._network(vectors, texts, view.max_history).to(self.run.device)
         self.max_history = view.max_history
         self.beta = 0.5 if self.config.beta is None else self.config.beta  # of both kinds alike until one is chosen
-        self.report = self._train(view)
+        self.report = self._train(view, among)
         self._choose_beta(view)
         return self
 
@@ -121,12 +123,17 @@ class SETRec(Scorer):
             raise ValueError(f"beta must lie between 0 and 1, not at {config.beta}")
 
     def _vectors(self, view: TrainingView) -> Tensor | None:
-        """Collaborative vectors (N + 1, C); zero for items that nobody has in training."""
+        """Collaborative vectors (N + 1, C) around their mean, which is what items that nobody has in training get.
+
+        A shift of all vectors changes neither a softmax nor a ranking of them; at zero as it was, a new item would
+        stand above most others, whose products training pushes below zero.
+        """
         if not self.config.cf:
             return None
         model = collaborative_model(view, self.config.collaborative, self.run)
         self.facts["collaborative"] = model.report
-        return torch.from_numpy(model.items)
+        vectors, known = torch.from_numpy(model.items), torch.from_numpy(view.item_counts > 0)
+        return (vectors - vectors[known].mean(0)) * known[:, None]
 
     def _texts(self, view: TrainingView) -> Tensor | None:
         """Scaled text vectors (N + 1, F); zero for items without text, None for a dataset without any."""
@@ -165,20 +172,20 @@ class SETRec(Scorer):
             trained_queries=config.trained_queries,
         )
 
-    def _train(self, view: TrainingView) -> Report:
-        training = self.config.training
+    def _train(self, view: TrainingView, among: Rivals) -> Report:
+        training, alpha = self.config.training, self.config.alpha
         if not self.config.one_pass:
             pairs = NextItemPairs(view, torch.device(self.run.device))
 
             def of_pairs(rows: Tensor, length: int) -> Tensor:
                 _, history, target = pairs.take(rows, length)
-                return self.model.loss(history, target, self.config.alpha)
+                return self.model.loss(history, target, among, alpha)
 
             return train(self.model, pairs.lengths, of_pairs, training, lambda: self._validate(view), self.run)
         windows = Windows(view.sequences, view.max_history, self.run.device)
 
         def of_windows(rows: Tensor, length: int) -> Tensor:
-            return self.model.loss_of_prefixes(*windows.take(rows, length), self.config.alpha)
+            return self.model.loss_of_prefixes(*windows.take(rows, length), among, alpha)
 
         return train(
             self.model,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from methods.blocks.backbones import Seq2Seq
 from methods.blocks.causal_lm import SPREAD, Causal, Prompt
+from methods.blocks.item_softmax import Rivals
 from methods.setrec.sequence import Parts, causal_layout, encoder_layout, identity_layout
 from methods.setrec.tokens import ItemTokens
 
@@ -51,14 +52,16 @@ class SetNetwork(nn.Module):
         """The same after 1, 2, ..., L items of each history: (B, L, T, D), in one pass. Decoder-only models alone."""
         return self._decoded(cast(Causal, self.lm), tokens, list(range(1, tokens.shape[1] + 1)))
 
-    def loss(self, history: Tensor, targets: Tensor, alpha: float) -> Tensor:
+    def loss(self, history: Tensor, targets: Tensor, rivals: Rivals, alpha: float) -> Tensor:
         """Histories (B, L) of one length and the items (B,) that follow: generation plus ``alpha`` times rebuilding."""
         features = self.items.features()
         tokens = self.items.tokens(history, features)  # (B, L, T, D)
-        loss = self.items.generation_loss(self(tokens), targets, features)
+        loss = self.items.generation_loss(self(tokens), targets, features, rivals)
         return loss + alpha * self.items.reconstruction_error(history, tokens)
 
-    def loss_of_prefixes(self, history: Tensor, targets: Tensor, wanted: Tensor, alpha: float) -> Tensor:
+    def loss_of_prefixes(
+        self, history: Tensor, targets: Tensor, wanted: Tensor, rivals: Rivals, alpha: float
+    ) -> Tensor:
         """The mean of ``loss`` over the wanted (B, L) prefixes of histories (B, L) and the targets after them.
 
         Micro-batches are weighted by rows: the whole batch's mean to the extent that rows have equally many targets.
@@ -66,7 +69,7 @@ class SetNetwork(nn.Module):
         features = self.items.features()
         tokens = self.items.tokens(history, features)
         states = self.every_prefix(tokens)[wanted]  # (E, T, D)
-        loss = self.items.generation_loss(states, targets[wanted], features)
+        loss = self.items.generation_loss(states, targets[wanted], features, rivals)
         share = wanted / torch.arange(1, history.shape[1] + 1, device=history.device)  # of an item in its prefix's mean
         weights = share.flip(1).cumsum(1).flip(1)  # (B, L): over all wanted prefixes that hold the item
         return loss + alpha * self.items.reconstruction_error(history, tokens, weights)

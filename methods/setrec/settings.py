@@ -39,6 +39,9 @@ class SETRecConfig:
     """Semantic tokens of an item; the paper's N."""
     cf: bool = True
     """Whether items have a collaborative token."""
+    negatives: str = "training"
+    """Items of the softmax: those of the training interactions, or, as in the released code, the whole ``catalogue``
+    with items that are new later (``blocks/item_softmax.rivals``)."""
     alpha: float = 0.7
     """Weight of rebuilding the text vectors."""
     beta: float | None = None
@@ -85,6 +88,7 @@ PRESETS: dict[str, Any] = {
     "no-cf": {"cf": False},
     "no-query": {"trained_queries": False},
     "no-sparse-mask": {"sparse": False},
+    "catalogue": {"negatives": "catalogue"},
     **{f"n-{n}": {"tokens": n} for n in range(1, 7)},
     **{f"alpha-{alpha}": {"alpha": alpha} for alpha in (0.1, 0.3, 0.5, 0.7, 0.9)},
     **{f"beta-{beta:g}": {"beta": beta} for beta in BETAS},
@@ -121,6 +125,7 @@ TRACKS: dict[str, Any] = {
         "language_model": {"name": "t5-small"},
         "history": 50,
         "scaling": "none",
+        "negatives": "catalogue",
         "validation_users": 2000,
         "training": {"epochs": 30, "learning_rate": 1e-3, "warmup_steps": 100},
     }

@@ -14,9 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.blocks.self_attention import full_softmax
+from methods.blocks.item_softmax import Rivals
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,22 @@ class ItemTokens(nn.Module):
         maps = self.expansion.weight.unflatten(0, (self.semantic, self.width))  # (n, D, H)
         return Sought(collaborative, (states[..., int(first) :, None, :] @ maps).squeeze(-2))  # (..., n, H)
 
-    def generation_loss(self, states: Tensor, targets: Tensor, features: Features) -> Tensor:
-        """Generated tokens (P, T, D) and target items (P,) -> cross-entropy among all items, mean over tokens."""
-        sought = self.sought(states)
+    def generation_loss(self, states: Tensor, targets: Tensor, features: Features, rivals: Rivals) -> Tensor:
+        """Generated tokens (P, T, D) and target items (P,) -> cross-entropy among the rivals, mean over tokens."""
+        sought, places = self.sought(states), rivals.places[targets]
         total = states.new_zeros((), dtype=torch.float32)
         if sought.collaborative is not None and features.collaborative is not None:
-            total = total + full_softmax(sought.collaborative, features.collaborative, targets)
+            total = total + _cross_entropy(sought.collaborative, features.collaborative[rivals.items], places)
         if sought.semantic is not None and features.semantic is not None:
-            asked = targets.repeat_interleave(self.semantic)  # (P * n,)
-            total = total + self.semantic * full_softmax(sought.semantic.flatten(0, 1), features.semantic, asked)
+            asked = places.repeat_interleave(self.semantic)  # (P * n,)
+            loss = _cross_entropy(sought.semantic.flatten(0, 1), features.semantic[rivals.items], asked)
+            total = total + self.semantic * loss
         return total / self.per_item
+
+
+def _cross_entropy(states: Tensor, items: Tensor, places: Tensor) -> Tensor:
+    """states (P, D), items (M, D) and the rows (P,) of the right ones -> mean."""
+    return F.cross_entropy((states @ items.T).float(), places)
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:

@@ -5,9 +5,9 @@ a softmax over the whole catalogue of its inner products with the items' aggrega
 one forward pass scores every item. The identifiers are TIGER's, so that only the model differs; ``docs/simgr.md``.
 
 Presets: ``@concat``, ``@proj``, ``@attention`` and ``@gating`` make an item's vector otherwise than by the mean of its
-token vectors; ``@plain`` computes the mean's loss by item vectors, the same number at a higher price; ``@one-pass``
-trains all prefixes of a sequence in one pass, ``@per-prefix`` each by itself; ``@gpt2``, ``@qwen3-4b`` and so on choose
-the language model.
+token vectors; ``@catalogue`` takes items that nobody has in training as negatives too; ``@plain`` computes the mean's
+loss by item vectors, the same number at a higher price; ``@one-pass`` trains all prefixes of a sequence in one pass,
+``@per-prefix`` each by itself; ``@gpt2``, ``@qwen3-4b`` and so on choose the language model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmark.types import Cases, TrainingView
 from methods.blocks import backbones, tokenizer
 from methods.blocks.backbones import LanguageModel, build, check, size_of, weights_per_token
 from methods.blocks.causal_lm import Causal, Prompt, too_long
-from methods.blocks.item_softmax import chunked_softmax, mean_scores, mean_softmax
+from methods.blocks.item_softmax import Rivals, chunked_softmax, mean_scores, mean_softmax, rivals
 from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.ranking import Scorer
 from methods.blocks.rqvae import Quantizer
@@ -80,6 +80,9 @@ class SimGR(Scorer):
         temperature: float = 0.1
         """Suits models from scratch, whose token vectors start small: at 1 the first epochs only make them larger.
         The presets of pre-trained ones, which have large states, start with 1."""
+        negatives: str = "training"
+        """Items of the softmax: those of the training interactions, or the whole ``catalogue`` with items that are new
+        later. The paper's catalogue has no such items."""
         factorised: bool = True
         """The mean's loss by token logits; otherwise by item vectors, as for the other aggregators."""
         chunk: int = 2048
@@ -113,6 +116,7 @@ class SimGR(Scorer):
     saves = True
     presets = {
         **{name: {"aggregator": name} for name in ("concat", "proj", "attention", "gating")},
+        "catalogue": {"negatives": "catalogue"},
         "plain": {"factorised": False},
         "one-pass": {"one_pass": True},
         "per-prefix": {"one_pass": False},
@@ -145,6 +149,7 @@ class SimGR(Scorer):
     }
     ids: SemanticIds
     model: Network
+    rivals: Rivals
     report: Report
     tokenizer_report: dict[str, Any]
     max_history: int
@@ -157,6 +162,7 @@ class SimGR(Scorer):
         self._check()
         check(self.config.language_model)
         self.max_history = view.max_history
+        self.rivals = rivals(view, self.config.negatives, self.run.device)
         self.ids, self.tokenizer_report = item_ids(view, self.run, self.config.tokenizer, self.config.collisions)
         self.model = self._network()
         loss, lengths, how = self._one_pass(view) if self.config.one_pass else self._per_prefix(view)
@@ -215,13 +221,12 @@ class SimGR(Scorer):
         return loss, windows.lengths, {"rows_per_batch": rows_of_targets(self.config.training.batch_size)}
 
     def losses(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Eq. 29: states (P, D) and next items (P,) -> cross-entropy (P,) among all items."""
-        states, tokens = states / self.config.temperature, self.ids.token_table(states.device)[1:]
+        """Eq. 29: states (P, D) and next items (P,) -> cross-entropy (P,) among ``self.rivals``."""
+        states, chunk = states / self.config.temperature, self.config.chunk
+        tokens, places = self.ids.token_table(states.device)[self.rivals.items], self.rivals.places[targets]
         if self.config.aggregator == "mean" and self.config.factorised:
-            return mean_softmax(states, self.model.embedding.weight, tokens, targets - 1, self.config.chunk)
-        return chunked_softmax(
-            states, lambda some: self.model.vectors(tokens[some]), len(tokens), targets - 1, self.config.chunk
-        )
+            return mean_softmax(states, self.model.embedding.weight, tokens, places, chunk)
+        return chunked_softmax(states, lambda some: self.model.vectors(tokens[some]), len(tokens), places, chunk)
 
     def _score(self, cases: Cases) -> Tensor:
         parts = range(0, len(cases), self.config.decode_batch)

@@ -25,6 +25,7 @@ from benchmark import datasets
 from benchmark.types import PAD, Sequences
 from methods.blocks.backbones import LanguageModel, build
 from methods.blocks.causal_lm import Causal
+from methods.blocks.item_softmax import Rivals
 from methods.blocks.self_attention import training_windows
 from methods.blocks.training import epoch_batches
 from methods.setrec.network import SetNetwork
@@ -45,6 +46,7 @@ class Pairs:
     prefixes: Tensor  # (P, HISTORY), right-padded
     prefix_targets: Tensor  # (P,)
     prefix_lengths: Tensor  # (P,)
+    rivals: Rivals
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
     torch.manual_seed(0)
     sequences, n_items = some_users(args.pairs)
     model = network(args.model, n_items).to(args.device)
-    pairs = all_pairs(sequences, args.device)
+    pairs = all_pairs(sequences, n_items, args.device)
     count = len(pairs.prefix_targets)
     print(f"{count} pairs of {len(sequences)} users, {n_items} items, {args.model}, batches of {args.batch_size}")
     print(f"{torch.get_num_threads()} CPU threads, device {args.device}", flush=True)
@@ -99,13 +101,14 @@ def network(name: str, n_items: int) -> SetNetwork:
     return SetNetwork(items, lm, instruction="", response="", prompt_vectors=4, sparse=True, trained_queries=True)
 
 
-def all_pairs(sequences: Sequences, device: str) -> Pairs:
+def all_pairs(sequences: Sequences, n_items: int, device: str) -> Pairs:
     inputs, targets, wanted = (torch.from_numpy(a).to(device) for a in training_windows(sequences, HISTORY))
     rows, places = wanted.nonzero(as_tuple=True)
     filled = torch.arange(HISTORY, device=device) <= places[:, None]
     windows = inputs, targets, wanted
     lengths = (inputs != PAD).sum(1)
-    return Pairs(windows, lengths, inputs[rows] * filled, targets[rows, places], places + 1)
+    rivals = Rivals.of(np.ones(n_items + 1, bool), device)
+    return Pairs(windows, lengths, inputs[rows] * filled, targets[rows, places], places + 1, rivals)
 
 
 def batches(lengths: Tensor, rows: Callable[[int], int]) -> list[tuple[Tensor, int]]:
@@ -116,12 +119,12 @@ def one_pass(model: SetNetwork, pairs: Pairs, batch_size: int) -> Iterator[tuple
     """Loss and number of pairs of every batch of an epoch."""
     for rows, length in batches(pairs.window_lengths, lambda length: max(1, batch_size // length)):
         inputs, targets, wanted = (tensor[rows, :length] for tensor in pairs.windows)
-        yield model.loss_of_prefixes(inputs, targets, wanted, ALPHA), int(wanted.sum())
+        yield model.loss_of_prefixes(inputs, targets, wanted, pairs.rivals, ALPHA), int(wanted.sum())
 
 
 def one_by_one(model: SetNetwork, pairs: Pairs, batch_size: int) -> Iterator[tuple[Tensor, int]]:
     for rows, length in batches(pairs.prefix_lengths, lambda _: batch_size):
-        yield model.loss(pairs.prefixes[rows, :length], pairs.prefix_targets[rows], ALPHA), len(rows)
+        yield model.loss(pairs.prefixes[rows, :length], pairs.prefix_targets[rows], pairs.rivals, ALPHA), len(rows)
 
 
 def padded(model: SetNetwork, pairs: Pairs, batch_size: int) -> Iterator[tuple[Tensor, int]]:
@@ -131,7 +134,8 @@ def padded(model: SetNetwork, pairs: Pairs, batch_size: int) -> Iterator[tuple[T
         history, lengths = pairs.prefixes[rows], pairs.prefix_lengths[rows]
         features = model.items.features()
         tokens = model.items.tokens(history, features)  # (B, HISTORY, T, D)
-        loss = model.items.generation_loss(padded_states(model, tokens, lengths), pairs.prefix_targets[rows], features)
+        states, targets = padded_states(model, tokens, lengths), pairs.prefix_targets[rows]
+        loss = model.items.generation_loss(states, targets, features, pairs.rivals)
         weights = (history != PAD) / lengths[:, None]
         yield loss + ALPHA * model.items.reconstruction_error(history, tokens, weights), len(rows)
 
