@@ -123,12 +123,12 @@ def by_hand(method: SimGR, item: int) -> Tensor:
 def test_scores_are_inner_products_over_the_temperature(aggregator: str) -> None:
     method = untrained(aggregator, temperature=0.5, decode_batch=2)
     histories = [[5, 2, 9], [1], [12, 3]]
-    scores = method._score(toys.cases(histories, tie_order(N, 0)))
-    assert scores.shape == (3, N + 1)
-    for row, history in enumerate(histories):
+    ranking = method.recommend(toys.cases(histories, tie_order(N, 0)), N)
+    for history, items, scores in zip(histories, ranking.items, ranking.scores, strict=True):
+        assert sorted(items) == list(range(1, N + 1))
         state = state_of(method, history)
-        expected = torch.stack([state @ by_hand(method, item) / 0.5 for item in range(1, N + 1)])
-        torch.testing.assert_close(scores[row, 1:], expected, rtol=1e-4, atol=1e-4)
+        expected = torch.stack([state @ by_hand(method, item) / 0.5 for item in items])
+        torch.testing.assert_close(torch.from_numpy(scores), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)

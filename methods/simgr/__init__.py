@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate
 from benchmark.space import LogRange, OneOf
-from benchmark.types import Cases, TrainingView
+from benchmark.types import Cases, Ranking, TrainingView
 from methods.blocks import backbones, tokenizer
 from methods.blocks.backbones import LanguageModel, build, check, size_of, weights_per_token
 from methods.blocks.causal_lm import Causal, Prompt, too_long
@@ -150,6 +150,8 @@ class SimGR(Scorer):
     ids: SemanticIds
     model: Network
     rivals: Rivals
+    vectors: Tensor
+    """Of all items, as the ranking under way needs them."""
     report: Report
     tokenizer_report: dict[str, Any]
     max_history: int
@@ -228,14 +230,20 @@ class SimGR(Scorer):
             return mean_softmax(states, self.model.embedding.weight, tokens, places, chunk)
         return chunked_softmax(states, lambda some: self.model.vectors(tokens[some]), len(tokens), places, chunk)
 
+    def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:
+        if self.config.aggregator != "mean":  # whose items have no vectors
+            with torch.inference_mode():
+                self.vectors = self.model.vectors(self.ids.token_table(torch.device(self.run.device)))  # (N + 1, D)
+        return super()._rank(cases, k, stage, candidates)
+
     def _score(self, cases: Cases) -> Tensor:
         parts = range(0, len(cases), self.config.decode_batch)
         rows = np.arange(len(cases))
         states = torch.cat([self._states(cases.take(rows[i : i + self.config.decode_batch])) for i in parts])
-        states, tokens = states / self.config.temperature, self.ids.token_table(states.device)
+        states = states / self.config.temperature
         if self.config.aggregator == "mean":
-            return mean_scores(states, self.model.embedding.weight, tokens)
-        return states @ self.model.vectors(tokens).T
+            return mean_scores(states, self.model.embedding.weight, self.ids.token_table(states.device))
+        return states @ self.vectors.T
 
     def _states(self, cases: Cases) -> Tensor:
         """(B, D) at the end of each history; causal attention makes right padding harmless."""
