@@ -51,8 +51,8 @@ def _open(args: argparse.Namespace, jobs: int | None, profile: str | None) -> tu
 def run(args: argparse.Namespace) -> int:
     protocol, profile, devices = _open(args, args.jobs, args.profile or (None if args.datasets else "smoke"))
     chosen = args.datasets or ["demo"], args.methods or _lineup(args.track), args.seeds or [0]
-    rest = {name: getattr(args, name) for name in ("track", "text_encoder", "limit_users", "data_dir")}
-    planned = plan_grid(*chosen, protocol, LOADERS, profile=profile, output_dir=args.output_dir.resolve(), **rest)
+    rest = cli.where(args) | {"track": args.track, "limit_users": args.limit_users}
+    planned = plan_grid(*chosen, protocol, LOADERS, profile=profile, **rest)
     grid.refuse_other_encoders(planned)
     todo = grid.announce(planned, args.overwrite, len(devices))
     if args.dry_run:
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
 def tune(args: argparse.Namespace) -> int:
     protocol, profile, devices = _open(args, 1, args.profile)
-    rest = {name: getattr(args, name) for name in ("seed", "text_encoder", "data_dir", "time_limit", "dry_run")}
-    rest |= {"profile": profile, "device": devices[0], "output_dir": args.output_dir.resolve()}
+    rest = cli.where(args) | {name: getattr(args, name) for name in ("seed", "time_limit", "dry_run")}
+    rest |= {"profile": profile, "device": devices[0]}
     tuned = tuning.tune(args.method, args.dataset, args.trials, protocol, LOADERS, methods.tunable, **rest)
     print("\n".join(trials.show(tuned.planned, tuned.folder)))
     return _show(tuned.grid, tuned.planned, args)

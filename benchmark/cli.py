@@ -147,8 +147,21 @@ def _add_where(parser: argparse._ActionsContainer) -> None:
         default=os.environ.get("GENREC_TEXT_ENCODER") or None,
         help="what reads item texts: lsa, a hub name or a folder; default $GENREC_TEXT_ENCODER, else the track's own",
     )
+    parser.add_argument(
+        "--language-models",
+        type=Path,
+        metavar="DIR",
+        default=os.environ.get("GENREC_LANGUAGE_MODELS") or None,
+        help="folder with gpt2/, Qwen3-0.6B/ and so on, read in place of the hub's; default $GENREC_LANGUAGE_MODELS",
+    )
     parser.add_argument("--output-dir", type=Path, default=Path("results"), help="default: results")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def where(args: argparse.Namespace) -> dict[str, Any]:
+    """The folders and models that jobs are planned with."""
+    named = {name: getattr(args, name) for name in ("data_dir", "text_encoder", "language_models")}
+    return named | {"output_dir": args.output_dir.resolve()}
 
 
 def _add_tune(tune: argparse.ArgumentParser) -> None:

@@ -55,6 +55,8 @@ class Job:
     method_source: str | None
     output_dir: Path
     data_dir: str | None = None
+    language_models: Path | None = None
+    """Folder that is searched for pre-trained language models before the hub."""
     limit_users: int | None = None
     text_encoder: str | None = None
     """As given on the command line, a name or a path; None = the method reads no text."""
@@ -172,6 +174,7 @@ def plan_grid(
     track: str,
     text_encoder: str | None = None,
     data_dir: str | None = None,
+    language_models: Path | None = None,
     **rest: Any,
 ) -> list[Planned]:
     """Every dataset x seed x method as a job, after printing the size of each dataset and the text encoder.
@@ -179,10 +182,15 @@ def plan_grid(
     Every name is looked up here, so an unknown one or a missing file ends the command before anything has run.
     ``text_encoder`` None = the one that profile, track and method ask for.
     """
+    if language_models is not None and not language_models.is_dir():
+        raise ValueError(
+            f"there is no folder {language_models}, which --language-models or $GENREC_LANGUAGE_MODELS names; name the "
+            "one that holds the language models' own folders"
+        )
     entrants = {spec: loaders.method(spec) for spec in specs}
     encoders = {s: _encoder_of(e.cls, text_encoder, profile, track, loaders) for s, e in entrants.items()}
     identity = {e: None if e is None else loaders.text_encoder(e) for e in set(encoders.values())}
-    rest |= {"profile": profile, "track": track, "data_dir": data_dir}
+    rest |= {"profile": profile, "track": track, "data_dir": data_dir, "language_models": language_models}
     planned: dict[Path, Planned] = {}
     for name in names:
         data = loaders.dataset(name, data_dir)

@@ -31,6 +31,8 @@ class Run:
     """Content-addressed cache shared by all jobs; None = compute and keep nothing."""
     text_encoder: str = "lsa"
     """What reads the item texts: ``lsa``, a hub name or a folder. Only for methods with ``reads_text``."""
+    language_models: Path | None = None
+    """Folder that is searched for pre-trained language models before the hub; None = there is none."""
     report: Callable[[str, float, float, str], None] = _silent
     """Called as (stage, done, total, note)."""
     should_stop: Callable[[], bool] = lambda: False

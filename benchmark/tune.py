@@ -117,7 +117,8 @@ def tune(
     """Bring the study of ``spec`` on ``dataset`` to ``n_trials`` trials in all, and test the best of them.
 
     ``tunable`` lists the methods with a search space, ``where`` is what ``plan_grid`` takes: ``output_dir``,
-    ``data_dir``, ``text_encoder``. Trial 0 is the default setting. Raises ValueError for bad input.
+    ``data_dir``, ``text_encoder``, ``language_models``. Trial 0 is the default setting. Raises ValueError for bad
+    input.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
     entrant = loaders.method(spec)

@@ -38,6 +38,7 @@ def main(job: Job, loaders: Loaders, device: str, connection: Connection) -> Non
         work_dir=job.work_dir,
         artifacts_dir=job.output_dir / ".artifacts",
         text_encoder=job.text_encoder or Run.text_encoder,
+        language_models=job.language_models,
         report=lambda *what: _send(connection, ("progress", *what)),
         should_stop=stop.is_set,
     )

@@ -32,15 +32,15 @@ def save_tokenizer(folder: Path, words: list[str] = WORDS) -> None:
     )
 
 
-def causal_model(kind: str) -> Any:
+def causal_model(kind: str, limit: int = LIMIT) -> Any:
     """transformers' own model with its LM head, its weights of a size at which a wrong mask or position would show."""
     torch.manual_seed(0)
     values: dict[str, Any] = {"vocab_size": ROWS, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": None}
     if kind == "gpt2":
-        values |= {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": LIMIT}
+        values |= {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": limit}
     else:
         values |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-        values |= {"intermediate_size": 24, "max_position_embeddings": LIMIT, "tie_word_embeddings": True}
+        values |= {"intermediate_size": 24, "max_position_embeddings": limit, "tie_word_embeddings": True}
     if kind == "qwen3":
         values["head_dim"] = 8
     config = AutoConfig.for_model(kind, **values)
@@ -51,9 +51,9 @@ def causal_model(kind: str) -> Any:
     return model
 
 
-def save_causal(folder: Path, kind: str = "qwen3", **settings: Any) -> Any:
+def save_causal(folder: Path, kind: str = "qwen3", limit: int = LIMIT, **settings: Any) -> Any:
     """Save a model and its tokenizer as a folder of the hub has them; returns the model."""
-    model = causal_model(kind)
+    model = causal_model(kind, limit)
     model.save_pretrained(folder, **settings)
     save_tokenizer(folder)
     return model

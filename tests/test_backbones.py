@@ -197,7 +197,7 @@ def test_an_unusable_folder_is_refused_in_a_sentence(spoil, said, tmp_path):
 def test_weights_that_are_not_at_hand_are_refused_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    advice = "put the complete folder (config.json, model.safetensors, tokenizer.json) on this machine and name it in"
+    advice = "pass --language-models DIR"
     for spec, reason in (("nobody/nothing", ""), (str(tmp_path / "none"), "there is no such folder")):
         with pytest.raises(ValueError) as caught:
             from_folder(spec)

@@ -99,9 +99,12 @@ def test_the_command_line_is_frozen():
     """A new flag is added knowingly: here and in the README."""
     run = (
         "--protocol --datasets --methods --seeds --track --profile --limit-users --data-dir --text-encoder "
-        "--output-dir --device --jobs --time-limit --job-limit --overwrite --dry-run --exit-on-error"
+        "--language-models --output-dir --device --jobs --time-limit --job-limit --overwrite --dry-run --exit-on-error"
     )
-    audit = "--protocol --datasets --methods --seeds --track --profile --data-dir --text-encoder --output-dir --device"
+    audit = (
+        "--protocol --datasets --methods --seeds --track --profile --data-dir --text-encoder --language-models "
+        "--output-dir --device"
+    )
     others = {
         "audit": "",
         "audit decoding": f"{audit} --users --beams",
@@ -109,8 +112,8 @@ def test_the_command_line_is_frozen():
         "audit scaling": f"{audit} --users",
         "list": "--data-dir",
         "prepare": "--output-dir --name --k-core --data-dir --raw-dir --columns --items",
-        "tune": "--dataset --trials --protocol --profile --seed --data-dir --text-encoder --output-dir --device "
-        "--time-limit --dry-run",
+        "tune": "--dataset --trials --protocol --profile --seed --data-dir --text-encoder --language-models "
+        "--output-dir --device --time-limit --dry-run",
         "leaderboard": "--output-dir --publish",
         "status": "--output-dir",
     }

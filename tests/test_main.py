@@ -44,7 +44,7 @@ METHOD = Mine
 @pytest.fixture
 def in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for variable in ("GENREC_DATA", "GENREC_TEXT_ENCODER"):
+    for variable in ("GENREC_DATA", "GENREC_TEXT_ENCODER", "GENREC_LANGUAGE_MODELS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path

@@ -127,7 +127,7 @@ def test_scores_are_inner_products_over_the_temperature(aggregator: str) -> None
     for history, items, scores in zip(histories, ranking.items, ranking.scores, strict=True):
         assert sorted(items) == list(range(1, N + 1))
         state = state_of(method, history)
-        expected = torch.stack([state @ by_hand(method, item) / 0.5 for item in items])
+        expected = torch.stack([state @ by_hand(method, int(item)) / 0.5 for item in items])
         torch.testing.assert_close(torch.from_numpy(scores), expected, rtol=1e-4, atol=1e-4)
 
 

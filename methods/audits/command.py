@@ -174,6 +174,7 @@ def _loaded(
         device=device,
         artifacts_dir=job.output_dir / ".artifacts",
         text_encoder=job.text_encoder or Run.text_encoder,
+        language_models=job.language_models,
         report=report,
     )
     method = job.method(loaders.method(job.method_spec), run).load(job.model_path, split.train)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import Any
 
 import methods
-from benchmark import records
+from benchmark import cli, records
 from benchmark.job import Job, Loaders, plan_grid
 from benchmark.method import UNIFIED, Method
 from benchmark.protocol import Protocol
@@ -22,8 +22,7 @@ def chosen(
     Raises ValueError for a method that cannot be asked, and where there is nothing to compare.
     """
     specs = _methods(args, question, loaders)
-    rest = {name: getattr(args, name) for name in ("track", "text_encoder", "data_dir")}
-    rest |= {"profile": profile, "output_dir": args.output_dir.resolve()}
+    rest = cli.where(args) | {"track": args.track, "profile": profile}
     planned = plan_grid(args.datasets or ["demo"], specs, args.seeds or [0], protocol, loaders, **rest)
     jobs = [one.job for one in planned]
     missing = {job.folder: reason for job in jobs if (reason := _lacks(job, args))}
@@ -127,6 +126,7 @@ def _command(job: Job, args: argparse.Namespace) -> str:
         "profile": job.profile,
         "text-encoder": args.text_encoder,
         "data-dir": args.data_dir,
+        "language-models": None if args.language_models is None else str(args.language_models),
         "output-dir": str(args.output_dir),
     }
     words = [word for flag, value in flags.items() if value for word in (f"--{flag}", value)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -17,12 +18,21 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmark.names import hint
 from methods.blocks.causal_lm import Causal, add_dropout, add_lora, tokens_of, too_long
-from methods.blocks.pretrained import Vocabulary, load_causal, load_vocabulary, scratch_causal, weights_folder
+from methods.blocks.pretrained import (
+    Vocabulary,
+    identify,
+    load_causal,
+    load_vocabulary,
+    scratch_causal,
+    weights_folder,
+)
 from methods.blocks.t5 import Shape, Stack, initialise_layers
 from methods.blocks.t5_weights import load_pretrained
 
 RANDOM = "random"
 """The ``weights`` of a named size from scratch."""
+REPORTED = "language_model"
+"""Name in training reports of what pre-trained weights were read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,23 +190,40 @@ class Seq2Seq(nn.Module):
         return noise if self.vocabulary is None else self.vocabulary.mean() + self.vocabulary.deviation() * noise
 
 
-def build(settings: LanguageModel, *, max_length: int) -> Causal | Seq2Seq:
+def build(settings: LanguageModel, *, max_length: int, models: Path | None = None) -> Causal | Seq2Seq:
     """The transformer of the settings for rows of up to ``max_length`` vectors, on the CPU.
 
-    Random weights come from torch's global generator. Raises ValueError for an unknown size or tuning, weights that are
+    ``models`` is a folder of pre-trained ones that is searched before the hub. Random weights come from torch's global
+    generator. Raises ValueError for an unknown size or tuning, weights that are
     not at hand or incomplete, LoRA on a T5, and rows that are longer than the model reads.
     """
     size, tuning, source = _checked(settings)
+    folder = weights_folder(source, models) if source else None
     if size.kind == "causal":
-        return _causal(settings, size, source, tuning == "lora", max_length)
-    return _seq2seq(settings, size, source)
+        return _causal(settings, size, folder, tuning == "lora", max_length)
+    return _seq2seq(settings, size, folder)
 
 
-def check(settings: LanguageModel) -> None:
-    """Fetch the weights, if any, before minutes are spent on what comes first. Raises ValueError as ``build`` does."""
+def check(settings: LanguageModel, models: Path | None = None) -> dict[str, dict[str, str]]:
+    """Fetch the weights before minutes are spent on what comes first -> what they are, for the training report.
+
+    That is nothing from scratch. Raises ValueError as ``build`` does.
+    """
     _, _, source = _checked(settings)
-    if source:
-        weights_folder(source)
+    return {REPORTED: identify(source, weights_folder(source, models))} if source else {}
+
+
+def check_again(settings: LanguageModel, models: Path | None, report: Mapping[str, Any]) -> None:
+    """Raises ValueError when the weights at hand are not those in the report of a saved model, if it names any."""
+    if REPORTED not in report:
+        return
+    recorded, found = report[REPORTED], check(settings, models)[REPORTED]
+    if found["sha256"] != recorded["sha256"]:
+        raise ValueError(
+            f"the weights of language model '{settings.name}' at hand ({found['weights']}, {found['sha256']}) are not "
+            f"those that the model was trained with ({recorded['weights']}, {recorded['sha256']}), so it would answer "
+            "otherwise; pass --language-models with a folder that holds those"
+        )
 
 
 def _checked(settings: LanguageModel) -> tuple[Size, str, str]:
@@ -210,10 +237,10 @@ def _checked(settings: LanguageModel) -> tuple[Size, str, str]:
     return size, tuning, "" if settings.weights == RANDOM else settings.weights or size.hub
 
 
-def _causal(settings: LanguageModel, size: Size, source: str, lora: bool, max_length: int) -> Causal:
+def _causal(settings: LanguageModel, size: Size, folder: Path | None, lora: bool, max_length: int) -> Causal:
     vocabulary, dropped = None, 0.0
-    if source:
-        model, vocabulary = load_causal(weights_folder(source), frozen=lora)
+    if folder:
+        model, vocabulary = load_causal(folder, frozen=lora)
     else:
         limit = None if size.hub else max_length
         model = scratch_causal(size.architecture, max_length=limit, frozen=lora)
@@ -235,9 +262,8 @@ def _causal(settings: LanguageModel, size: Size, source: str, lora: bool, max_le
     return causal
 
 
-def _seq2seq(settings: LanguageModel, size: Size, source: str) -> Seq2Seq:
-    if source:
-        folder = weights_folder(source)
+def _seq2seq(settings: LanguageModel, size: Size, folder: Path | None) -> Seq2Seq:
+    if folder:
         t5 = load_pretrained(str(folder))
         model = Seq2Seq(t5.encoder, t5.decoder, load_vocabulary(folder, t5.embedding.weight.detach()))
     else:

@@ -11,6 +11,7 @@ head width, A tokens of all beams.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,12 +63,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Named sizes as presets of a generator, each with how it is trained."""
 
 
-def generator_network(settings: LanguageModel, vocab_size: int, length: int) -> nn.Module:
+def generator_network(settings: LanguageModel, vocab_size: int, length: int, models: Path | None = None) -> nn.Module:
     """A named backbone as a ``generator.Network`` over ``vocab_size`` tokens, of which it reads at most ``length``.
 
-    Raises ValueError when the backbone cannot be had.
+    ``models`` as in ``backbones.build``. Raises ValueError when the backbone cannot be had.
     """
-    backbone = build(settings, max_length=length + PROMPT_ROOM)
+    backbone = build(settings, max_length=length + PROMPT_ROOM, models=models)
     if isinstance(backbone, Causal):
         return CausalNetwork(backbone, vocab_size)
     network = T5(vocab_size, backbone.shape)

@@ -23,7 +23,7 @@ from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate, Method, later
 from benchmark.space import Choices, OneOf
 from benchmark.types import Budget, Cases, Ranking, TrainingView
-from methods.blocks.backbones import LanguageModel, check, layer_weights, weights_per_token
+from methods.blocks.backbones import LanguageModel, check, check_again, layer_weights, weights_per_token
 from methods.blocks.beam_search import Step, rank_by_beam
 from methods.blocks.causal_generator import generator_network
 from methods.blocks.next_item import NextItemPairs, sample
@@ -158,6 +158,7 @@ class Generator(Method):
     ids: SemanticIds
     model: nn.Module
     tokenizer_report: dict[str, Any]
+    """On everything that training starts from: pre-trained weights, see ``backbones.check``, too."""
     report: Report
     max_history: int
 
@@ -175,7 +176,7 @@ class Generator(Method):
             return T5(self.vocab_size(), self.config.backbone)
         sample = torch.ones((1, self.max_history), dtype=torch.long)
         length = self.tokens(sample[:, 0], sample).shape[1] + self.ids.levels
-        return generator_network(self.config.language_model, self.vocab_size(), length)
+        return generator_network(self.config.language_model, self.vocab_size(), length, self.run.language_models)
 
     def vocab_size(self) -> int:
         """Rows of the embedding."""
@@ -194,9 +195,7 @@ class Generator(Method):
         return F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten())
 
     def fit(self, view: TrainingView) -> Self:
-        if self.config.language_model.name:
-            check(self.config.language_model)
-        self.ids, self.tokenizer_report = self.semantic_ids(view)
+        self._identify(view)
         seed_everything(self.run.seed)
         self.max_history = view.max_history
         self.model = self.network().to(self.run.device)
@@ -212,6 +211,13 @@ class Generator(Method):
             after_epoch=self._after_epoch,
         )
         return self
+
+    def _identify(self, view: TrainingView) -> None:
+        """The identifiers of all items. Pre-trained weights are made sure of first, and stand in the report too."""
+        named = self.config.language_model.name
+        weights = check(self.config.language_model, self.run.language_models) if named else {}
+        self.ids, report = self.semantic_ids(view)
+        self.tokenizer_report = report | weights
 
     def _after_epoch(self, epoch: int) -> None:
         """What changes between epoch ``epoch`` = 1, 2, ... and its validation."""
@@ -299,6 +305,7 @@ class Generator(Method):
         self.ids = SemanticIds(state["codes"].cpu().numpy(), state["sizes"])
         self.tokenizer_report = json.loads(state["tokenizer_report"])
         self.report, self.max_history = Report(**state["report"]), state["max_history"]
+        check_again(self.config.language_model, self.run.language_models, self.tokenizer_report)
         seed_everything(self.run.seed)  # frozen weights from scratch are not kept, only drawn again
         self.model = self.network().to(self.run.device)
         load_trainable(self.model, state["model"])

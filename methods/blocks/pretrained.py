@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.blocks.text_models import TOKENIZERS, model_folder
+from methods.blocks.text_models import TOKENIZERS, files_hash, lacking, local_folder, model_folder
 
 CAUSAL_TYPES = ("gpt2", "qwen2", "qwen3")
 """``model_type`` of the decoder-only models that are tested here."""
 ATTENTION = "vectors"
 """Name in transformers' registry of SDPA that takes the mask it is given, see ``_register``."""
 ADVICE = (
-    "put the complete folder (config.json, model.safetensors, tokenizer.json) on this machine and name it in "
-    "language_model.weights, or choose a size from scratch such as scratch-s"
+    "put its files (config.json, model.safetensors, tokenizer.json) into DIR/gpt2, DIR/Qwen3-0.6B or what else it is "
+    "called and pass --language-models DIR, or choose a size from scratch such as scratch-s"
 )
 
 
@@ -46,13 +46,30 @@ class Vocabulary:
         return self.table.float().std(0)
 
 
-def weights_folder(spec: str) -> Path:
-    """The folder of a hub name or path; a hub model is downloaded once. Raises ValueError when it is not at hand."""
+def weights_folder(spec: str, models: Path | None = None) -> Path:
+    """The folder of a hub name or path. Raises ValueError when it is not at hand.
+
+    A hub model is taken from ``models`` where a folder there has the last part of its name, or downloaded once.
+    """
     try:
+        if models is not None and local_folder(spec) is None and (own := models / Path(spec).name).is_dir():
+            return own
         return model_folder(spec)
     except ValueError as error:
         reason = "there is no such folder" if error.__cause__ is None else _first_line(error.__cause__)
         raise ValueError(f"the language model '{spec}' is not at hand ({reason}); {ADVICE}") from error
+
+
+def identify(spec: str, folder: Path) -> dict[str, str]:
+    """What a record says of weights: their name, and 12 digits of the hash over names and contents of all files read.
+
+    Raises ValueError when a file is missing.
+    """
+    with _sentences(folder):
+        if absent := lacking(folder):
+            raise ValueError(f"it has no {absent}")
+        name = spec if local_folder(spec) is None else folder.resolve().name
+        return {"weights": name, "sha256": files_hash(folder)[:12]}
 
 
 def load_causal(folder: Path, *, frozen: bool) -> tuple[Any, Vocabulary]:

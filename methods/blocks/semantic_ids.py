@@ -90,7 +90,8 @@ class SemanticIds:
         if device not in self._token_tables:
             tokens = self.codes + self.offsets
             tokens[PAD] = PAD_TOKEN
-            self._token_tables[device] = torch.as_tensor(tokens, device=device)
+            with torch.inference_mode(False):  # a ranking may be the first to ask, and a training the next
+                self._token_tables[device] = torch.as_tensor(tokens, device=device)
         return self._token_tables[device]
 
     def tokens(self, items: Tensor) -> Tensor:

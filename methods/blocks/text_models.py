@@ -98,14 +98,19 @@ def snapshot_hash(name: str) -> str | None:
 
 def folder_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of the files that decide a vector; raises ValueError if one is missing."""
-    if lacking := _lacking(folder):
-        raise ValueError(f"the text encoder folder {folder} has no {lacking}; download the whole model, or {ADVICE}")
+    if absent := lacking(folder):
+        raise ValueError(f"the text encoder folder {folder} has no {absent}; download the whole model, or {ADVICE}")
+    return files_hash(folder)
+
+
+def files_hash(folder: Path) -> str:
+    """``folder_hash`` of whatever is there."""
     files = sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()})
     return content_hash({path.relative_to(folder).as_posix(): _file_hash(path) for path in files}, 64)
 
 
-def _lacking(folder: Path) -> str | None:
-    """The first file an encoder needs and the folder does not have."""
+def lacking(folder: Path) -> str | None:
+    """The first file a model needs and the folder does not have."""
     if not (folder / "config.json").is_file():
         return "config.json"
     if not any((folder / name).is_file() for name in WEIGHTS):
@@ -129,7 +134,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON; download the text encoder again, or {ADVICE}") from error
+        raise ValueError(f"{path} is no valid JSON; download it again") from error
 
 
 def _file_hash(path: Path) -> str:

@@ -36,7 +36,7 @@ from benchmark.artifacts import cached
 from benchmark.files import sha256_of
 from benchmark.method import Estimate, Method, config_dict
 from benchmark.types import Budget, Cases, Ranking, TrainingView
-from methods.blocks.backbones import size_of
+from methods.blocks.backbones import REPORTED, size_of
 from methods.blocks.collaborative import PROFILES as COLLABORATIVE
 from methods.blocks.collaborative import Collaborative, collaborative_seconds, view_hashes
 from methods.blocks.generator import Generator, Network, shifted
@@ -144,7 +144,7 @@ class GenPlugin(Generator):
         self._refuse_decoder_only()
         self.near: Neighbours | None = None
         self._read(view)
-        self.ids, self.tokenizer_report = self.semantic_ids(view)
+        self._identify(view)
         self.max_history = view.max_history
         stored = cached(
             self.run.artifacts_dir,
@@ -178,6 +178,7 @@ class GenPlugin(Generator):
             "text": hashlib.sha256(self.text.cpu().numpy().tobytes()).hexdigest(),
             "view": view_hashes(view),
             "seed": self.run.seed,
+            **{k: v for k, v in self.tokenizer_report.items() if k == REPORTED},  # weights of a named size
         }
 
     def _pretrained(self, view: TrainingView) -> dict[str, np.ndarray]:

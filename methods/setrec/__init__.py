@@ -10,8 +10,9 @@ stay random), ``@no-sparse-mask`` (tokens of an item see their siblings). ``@n-1
 ``@catalogue`` takes items that nobody has in training as negatives too; ``@alpha-0.1`` to ``@alpha-0.9`` weight of
 rebuilding the texts; ``@beta-0`` to ``@beta-1`` weight of the semantic scores, fixed in place of chosen; ``@one-pass``
 and ``@per-prefix`` train on all prefixes of a history in one pass or one by one (the same loss; encoder-decoders can
-only do the latter). Language models: ``@scratch-xs``, ``@scratch-s``, ``@scratch-s-t5`` from scratch; ``@t5-small``, ``@gpt2``, ``@qwen2.5-1.5b``, ``@qwen2.5-3b``, ``@qwen2.5-7b``,
-``@qwen3-0.6b``, ``@qwen3-1.7b``, ``@qwen3-4b`` pre-trained.
+only do the latter). Language models: ``@scratch-xs``, ``@scratch-s``, ``@scratch-s-t5`` from scratch; ``@t5-small``,
+``@gpt2``, ``@qwen2.5-1.5b``, ``@qwen2.5-3b``, ``@qwen2.5-7b``, ``@qwen3-0.6b``, ``@qwen3-1.7b``, ``@qwen3-4b``
+pre-trained.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import Tensor
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate
 from benchmark.types import Cases, Ranking, Spend, TrainingView
-from methods.blocks.backbones import build, check, size_of
+from methods.blocks.backbones import build, check, check_again, size_of
 from methods.blocks.collaborative import collaborative_model
 from methods.blocks.item_softmax import Rivals, rivals
 from methods.blocks.kmeans import scaling
@@ -96,10 +97,9 @@ class SETRec(Scorer):
 
     def fit(self, view: TrainingView) -> Self:
         self._check()
-        check(self.config.language_model)
+        self.facts = check(self.config.language_model, self.run.language_models)
         among = rivals(view, self.config.negatives, self.run.device)
         view = replace(view, max_history=self.config.history or view.max_history)
-        self.facts = {}
         vectors, texts = self._vectors(view), self._texts(view)
         seed_everything(self.run.seed)
         self.model = self._network(vectors, texts, view.max_history).to(self.run.device)
@@ -150,9 +150,8 @@ class SETRec(Scorer):
         config = self.config
         per_item = (vectors is not None) + (texts is not None) * config.tokens
         prefixes = max_history if config.one_pass else 1
-        lm = build(
-            config.language_model, max_length=config.prompt_vectors + (max_history + prefixes) * max(1, per_item)
-        )
+        longest = config.prompt_vectors + (max_history + prefixes) * max(1, per_item)
+        lm = build(config.language_model, max_length=longest, models=self.run.language_models)
         items = ItemTokens(
             vectors,
             texts,
@@ -280,6 +279,7 @@ class SETRec(Scorer):
         state = read_model(path, self.run.device)
         self.report, self.facts = Report(**state["report"]), json.loads(state["facts"])
         self.beta, self.max_history = state["beta"], state["max_history"]
+        check_again(self.config.language_model, self.run.language_models, self.facts)
         seed_everything(self.run.seed)  # frozen weights without a file are drawn as they were in fit
         inputs = state["inputs"]
         self.model = self._network(inputs.get("collaborative"), inputs.get("text"), self.max_history)

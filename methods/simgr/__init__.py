@@ -27,7 +27,7 @@ from benchmark.method import Estimate
 from benchmark.space import LogRange, OneOf
 from benchmark.types import Cases, Ranking, TrainingView
 from methods.blocks import backbones, tokenizer
-from methods.blocks.backbones import LanguageModel, build, check, size_of, weights_per_token
+from methods.blocks.backbones import LanguageModel, build, check, check_again, size_of, weights_per_token
 from methods.blocks.causal_lm import Causal, Prompt, too_long
 from methods.blocks.item_softmax import Rivals, chunked_softmax, mean_scores, mean_softmax, rivals
 from methods.blocks.next_item import NextItemPairs, sample
@@ -162,10 +162,11 @@ class SimGR(Scorer):
 
     def fit(self, view: TrainingView) -> Self:
         self._check()
-        check(self.config.language_model)
+        weights = check(self.config.language_model, self.run.language_models)
         self.max_history = view.max_history
         self.rivals = rivals(view, self.config.negatives, self.run.device)
-        self.ids, self.tokenizer_report = item_ids(view, self.run, self.config.tokenizer, self.config.collisions)
+        self.ids, report = item_ids(view, self.run, self.config.tokenizer, self.config.collisions)
+        self.tokenizer_report = report | weights
         self.model = self._network()
         loss, lengths, how = self._one_pass(view) if self.config.one_pass else self._per_prefix(view)
         questions = sample(view.valid, self.config.validation_users)
@@ -195,7 +196,8 @@ class SimGR(Scorer):
         """A new network for ``self.ids``; the same seed gives the same. Raises ValueError when a row is too long."""
         seed_everything(self.run.seed)
         history = self.max_history * self.ids.levels
-        lm = cast(Causal, build(self.config.language_model, max_length=history + self.config.prompt_vectors))
+        settings, length = self.config.language_model, history + self.config.prompt_vectors
+        lm = cast(Causal, build(settings, max_length=length, models=self.run.language_models))
         prompt = Prompt(lm, self.config.prompt, self.config.prompt_vectors)
         if (longest := len(prompt()) + history) > lm.max_length:
             raise too_long(longest, lm.max_length)
@@ -277,6 +279,7 @@ class SimGR(Scorer):
         self.ids = SemanticIds(state["codes"].cpu().numpy(), state["sizes"])
         self.tokenizer_report = json.loads(state["tokenizer_report"])
         self.report, self.max_history = Report(**state["report"]), state["max_history"]
+        check_again(self.config.language_model, self.run.language_models, self.tokenizer_report)
         self.model = self._network()
         load_trainable(self.model, state["model"])
         self.model.eval()
