@@ -117,7 +117,7 @@ PROFILES: dict[str, Any] = {
         "bottleneck": 64,
         "collaborative": collaborative.PROFILES["small"],
         "validation_users": 2000,
-        "training": {"epochs": 8, "batch_size": 512, "learning_rate": 2e-3, "patience": 8, "max_minutes": 25.0},
+        "training": {"epochs": 4, "batch_size": 512, "learning_rate": 2e-3, "patience": 8, "max_minutes": 30.0},
     },
 }
 TRACKS: dict[str, Any] = {

@@ -136,8 +136,9 @@ class SimGR(Scorer):
             "language_model": {"name": "scratch-xs"},
             "tokenizer": tokenizer.PROFILES["small"],
             "one_pass": True,
+            "chunk": 16_384,
             "validation_users": 2000,
-            "training": {"epochs": 20, "batch_size": 512, "learning_rate": 2e-3, "max_minutes": 25.0},
+            "training": {"epochs": 8, "batch_size": 512, "learning_rate": 3e-3, "max_minutes": 25.0},
         },
     }
     tracks = {"paper": _fine_tuned("qwen3-4b")["qwen3-4b"]}
