@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 import transformers
 from torch import Tensor
 
 import methods
-from benchmark.method import build_config, replace_nested
+import protocols
+from benchmark.method import Method, build_config, replace_nested
 from benchmark.run import Run
+from benchmark.types import TrainingView
 from methods.blocks import backbones
-from methods.blocks.backbones import SIZES, LanguageModel, Seq2Seq, Size, build, presets
+from methods.blocks.backbones import SIZES, LanguageModel, Seq2Seq, Size, build, check, check_again, presets
 from methods.blocks.causal_lm import Causal, Prompt
 from methods.blocks.t5 import T5, Shape
 from tests import toys
@@ -197,13 +204,127 @@ def test_an_unusable_folder_is_refused_in_a_sentence(spoil, said, tmp_path):
 def test_weights_that_are_not_at_hand_are_refused_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    advice = "pass --language-models DIR"
+    advice = "pass --language-models DIR, or choose a size from scratch such as scratch-s"
     for spec, reason in (("nobody/nothing", ""), (str(tmp_path / "none"), "there is no such folder")):
         with pytest.raises(ValueError) as caught:
             from_folder(spec)
         sentence = str(caught.value)
         assert sentence.startswith(f"the language model '{spec}' is not at hand (") and advice in sentence
         assert reason in sentence and "\n" not in sentence
+
+
+# Folders of language models, and what is said of the weights
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A folder with gpt2 and Qwen3-0.6B as --language-models has them, on a machine without a network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "models"
+    save_causal(folder / "gpt2", "gpt2", limit=300)
+    save_causal(folder / "Qwen3-0.6B")
+    save_t5(folder / "t5-small")
+    return folder
+
+
+def change(folder: Path) -> None:
+    """One byte of the weights."""
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gpt2", "GPT2Model"), ("qwen3-0.6b", "Qwen3Model"), ("t5-small", None)])
+def test_a_size_is_read_from_the_folder_of_its_hub_name(name, kind, models):
+    lm = build(LanguageModel(name=name, tuning="full"), max_length=LIMIT, models=models)
+    assert lm.width == 16 and (type(lm.model).__name__ if isinstance(lm, Causal) else None) == kind
+    with pytest.raises(ValueError, match="is not at hand"):
+        build(LanguageModel(name=name, tuning="full"), max_length=LIMIT)
+
+
+def test_what_is_not_in_the_folder_is_looked_for_as_without_it(models, tmp_path):
+    with pytest.raises(ValueError, match="'Qwen/Qwen3-4B' is not at hand"):
+        check(LanguageModel(name="qwen3-4b"), models)
+    theirs = save_causal(tmp_path / "gpt2", "qwen3")  # a folder by its own path is that folder
+    lm = build(LanguageModel(name="gpt2", weights=str(tmp_path / "gpt2")), max_length=LIMIT, models=models)
+    assert type(lm.model) is type(theirs.model)
+    assert check(LanguageModel(name="gpt2", weights=str(tmp_path / "gpt2")))["language_model"]["weights"] == "gpt2"
+
+
+def test_weights_are_told_by_name_and_content_and_not_by_place(models, tmp_path):
+    settings = LanguageModel(name="gpt2")
+    told = check(settings, models)
+    assert told == {"language_model": {"weights": "openai-community/gpt2", "sha256": told["language_model"]["sha256"]}}
+    assert len(told["language_model"]["sha256"]) == 12
+    shutil.copytree(models, tmp_path / "moved")
+    (tmp_path / "moved/gpt2/README.md").write_text("read by nobody")
+    assert check(settings, tmp_path / "moved") == told
+    for file in ("model.safetensors", "config.json", "tokenizer.json"):
+        other = tmp_path / file
+        shutil.copytree(models, other)
+        (other / "gpt2" / file).write_bytes((other / "gpt2" / file).read_bytes() + b" ")
+        assert check(settings, other)["language_model"]["sha256"] != told["language_model"]["sha256"]
+
+
+@pytest.mark.parametrize("settings", [{"name": "tiny"}, {"name": "tiny-t5"}, {"name": "gpt2", "weights": "random"}])
+def test_nothing_is_said_of_weights_from_scratch(settings, models):
+    assert check(LanguageModel(**settings), models) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"), [("config.json", "config.json"), ("model.safetensors", "weights"), ("tokenizer.json", "token")]
+)
+def test_an_incomplete_folder_is_told_before_anything_is_trained(name, absent, models):
+    (models / "gpt2" / name).unlink()
+    with pytest.raises(ValueError, match=f"gpt2 could not be loaded .it has no {absent}.*--language-models"):
+        check(LanguageModel(name="gpt2"), models)
+
+
+def test_a_model_saved_before_weights_were_told_is_not_asked_for_them(tmp_path):
+    check_again(LanguageModel(name="gpt2"), tmp_path / "none", {"curve": []})
+
+
+@cache
+def ring() -> TrainingView:
+    """Users who walk over twelve items that stand in a ring."""
+    histories = [(start + np.arange(6)) % 12 + 1 for start in range(24)]
+    text = ["", *(f"wagon number {i}" for i in range(1, 13))]
+    return protocols.load("loo").split(toys.dataset("ring", histories, text)).train
+
+
+def quick(spec: str, run: Run) -> Method:
+    entrant = methods.load(spec)
+    changes: dict[str, Any] = {"training": {"epochs": 1}}
+    if spec.startswith("setrec"):
+        changes["collaborative"] = {"training": {"epochs": 1}}
+    else:
+        changes["tokenizer"] = {"codes": 16, "training": {"epochs": 1}}
+    if spec.startswith("genplugin"):
+        changes["language_model"] = {"name": "t5-small"}
+    config = replace_nested(build_config(entrant.cls, entrant.preset, "smoke"), changes)
+    return entrant.cls(config, argument=entrant.argument, run=run)
+
+
+@pytest.mark.parametrize("spec", ["tiger@gpt2", "setrec@gpt2", "simgr@gpt2", "genplugin:tiger@no-rar"])
+def test_a_saved_model_knows_its_weights_and_refuses_others(spec, models, tmp_path):
+    run = Run(language_models=models, artifacts_dir=tmp_path / "artifacts")
+    method = quick(spec, run).fit(ring())
+    said = method.training_report()["language_model"]
+    size = "t5-small" if spec.startswith("genplugin") else "gpt2"
+    assert said == check(LanguageModel(name=size), models)["language_model"]
+    method.save(tmp_path / "model")
+    models.rename(tmp_path / "moved")
+    moved = Run(language_models=tmp_path / "moved", artifacts_dir=run.artifacts_dir)
+    assert quick(spec, moved).load(tmp_path / "model", ring()).training_report()["language_model"] == said
+    change(tmp_path / "moved" / size)
+    with pytest.raises(ValueError, match=rf"at hand \(\S+, \w{{12}}\) are not those .* \(\S+, {said['sha256']}\)"):
+        quick(spec, moved).load(tmp_path / "model", ring())
+    stages = set()
+    moved.report = lambda stage, *_: stages.add(stage)
+    again = quick(spec, moved).fit(ring()).training_report()["language_model"]
+    assert again["sha256"] != said["sha256"] and "validate" in stages, "nothing of the first weights is used again"
 
 
 @pytest.fixture

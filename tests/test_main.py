@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import methods
 import run_all
 from benchmark import records
 from methods.itemknn import ItemKNN
+from tests.backbone_world import save_causal, save_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 MY_METHOD = '''
@@ -206,6 +208,40 @@ def test_another_encoder_needs_another_folder_of_results(in_tmp, capsys):
     other = [*argv, "--profile", "smoke", "--text-encoder", "hub/other"]
     assert "choose another --output-dir" in refused(capsys, *other)
     assert run_all.main([*other, "--dry-run", "--output-dir", "elsewhere"]) == 0
+
+
+def test_a_folder_of_language_models_that_is_not_there_is_refused_before_anything_runs(in_tmp, capsys, monkeypatch):
+    write_toy(in_tmp / "mine")
+    argv = ["--datasets", "./mine", "--methods", "popularity"]
+    (in_tmp / "file").write_text("")
+    for name in ("nowhere", "file"):
+        assert f"there is no folder {name}, which --language" in refused(capsys, *argv, "--language-models", name)
+    monkeypatch.setenv("GENREC_LANGUAGE_MODELS", "from/the/variable")
+    assert "there is no folder from/the/variable" in refused(capsys, *argv)
+    assert not (in_tmp / "results").exists()
+    assert run_all.main([*argv, "--language-models", "mine", "--dry-run"]) == 0
+
+
+def test_language_models_are_read_from_their_folder_and_an_audit_wants_the_same(in_tmp, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write_toy(in_tmp / "mine")
+    save_causal(in_tmp / "models/gpt2", "gpt2", limit=200)
+    argv = ["--datasets", "./mine", "--methods", "setrec@gpt2", "--profile", "smoke", "--device", "cpu"]
+    assert run_all.main([*argv, "--language-models", "models"]) == 0
+    (record,) = records.read_all(in_tmp / "results")
+    assert record.fields["training"]["language_model"]["weights"] == "openai-community/gpt2"
+    assert str(in_tmp) not in (record.folder / "record.json").read_text(), "what was read counts, not where it lay"
+    (in_tmp / "models").rename(in_tmp / "moved")
+    monkeypatch.setenv("GENREC_LANGUAGE_MODELS", "moved")
+    capsys.readouterr()
+    assert run_all.main([*argv, "--dry-run"]) == 0 and "1 of 1 jobs are finished" in capsys.readouterr().out
+    assert run_all.main(["audit", "decoding", *argv, "--users", "6"]) == 0
+    save_tokenizer(in_tmp / "moved/gpt2", ["other", "words"])
+    assert run_all.main(["audit", "decoding", *argv, "--users", "7"]) == 1
+    assert "are not those that the model was trained with (openai-community/gpt2, " in capsys.readouterr().err
+    shutil.rmtree(in_tmp / "results/.models")
+    assert run_all.main(["audit", "decoding", *argv]) == 1
+    assert "--language-models moved --output-dir" in capsys.readouterr().err
 
 
 def test_a_track_no_named_method_has_is_refused(in_tmp, capsys):
