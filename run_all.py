@@ -15,7 +15,7 @@ from benchmark.datasets.command import prepare
 from benchmark.files import make_folder, sentence
 from benchmark.job import Loaders, Planned, plan_grid
 from benchmark.protocol import Protocol
-from leaderboards import audits, publish, trials
+from leaderboards import audits, command, publish, trials
 from methods.audits.command import ask
 from methods.blocks.text_encoder import identify
 
@@ -97,11 +97,6 @@ def show_list(args: argparse.Namespace) -> int:
     return 0
 
 
-def leaderboard(args: argparse.Namespace) -> int:
-    print("\n".join(publish.everything(args.output_dir, args.publish)))
-    return 0
-
-
 def audit(args: argparse.Namespace) -> int:
     return ask(args, _open, LOADERS, audits.show)
 
@@ -111,7 +106,9 @@ def status(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"list": show_list} | {f.__name__: f for f in (run, prepare, tune, audit, leaderboard, status)}
+COMMANDS = {"list": show_list, "import": command.import_run}
+COMMANDS |= {f.__name__: f for f in (run, prepare, tune, audit, status)}
+COMMANDS |= {f.__name__: f for f in (command.leaderboard, command.verify, command.submit)}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,8 +10,10 @@ from benchmark import records
 from benchmark.files import content_hash
 from benchmark.job import Job
 
-KINDS = ("decoding", "ids", "scaling")
+KINDS = ("decoding", "ids", "leakage", "scaling")
 """The questions there are; each is a module of ``methods.audits`` and a table of ``leaderboards``."""
+WITHOUT_RUNS = ("leakage",)
+"""Those that fit models themselves, or ask data alone, and so belong to no run."""
 
 
 def audits_dir(output_dir: Path, kind: str) -> Path:

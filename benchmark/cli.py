@@ -76,9 +76,26 @@ def parser() -> argparse.ArgumentParser:
     board = commands.add_parser("leaderboard", help="rebuild the tables from finished runs")
     board.add_argument("--output-dir", type=Path, default=Path("results"), help="folder of the runs")
     board.add_argument("--publish", type=Path, metavar="DIR", help="also copy compact records and tables here")
+    _add_exchange(commands)
     status = commands.add_parser("status", help="what is finished, failed or under way")
     status.add_argument("--output-dir", type=Path, default=Path("results"), help="folder of the runs")
     return top
+
+
+def _add_exchange(commands: Any) -> None:
+    """What is done with runs that somebody else should believe."""
+    data = {"help": "folder with one sub-folder per dataset, to score lists anew; default $GENREC_DATA"}
+    verify = commands.add_parser("verify", help="score finished runs anew from their lists, without any training")
+    verify.add_argument("path", type=Path, metavar="PATH", help="results folder, one run, or a file of lists")
+    submit = commands.add_parser("submit", help="pack verified runs for a pull request")
+    submit.add_argument("path", type=Path, metavar="PATH", help="results folder, one run, or a file of lists")
+    submit.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder that the runs are copied into")
+    foreign = commands.add_parser("import", help="score lists that another program made, as a run of their own")
+    foreign.add_argument("file", type=Path, metavar="FILE", help="lines of user, item, rank, score; .gz as well")
+    foreign.add_argument("--sidecar", type=Path, metavar="FILE", help="what the lists are; default: FILE.json or .toml")
+    foreign.add_argument("--output-dir", type=Path, default=Path("results"), help="default: results")
+    for parser in (verify, submit, foreign):
+        parser.add_argument("--data-dir", **data)
 
 
 def _add_prepare(prepare: argparse.ArgumentParser) -> None:
@@ -180,8 +197,9 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
     kinds = audit.add_subparsers(dest="what", metavar="QUESTION", required=True)
     decoding = kinds.add_parser("decoding", help="beams against exact scoring: lists, scores, time")
     ids = kinds.add_parser("ids", help="how good the semantic IDs are, and what their collisions do to scores")
+    leakage = kinds.add_parser("leakage", help="whether data, protocol or the methods named know the test answers")
     scaling = kinds.add_parser("scaling", help="models timed in turns in one process, beside their scores and sizes")
-    for kind in (decoding, ids, scaling):
+    for kind in (decoding, ids, leakage, scaling):
         _add_what(kind.add_argument_group("which runs"))
         _add_where(kind.add_argument_group("where"))
     how = decoding.add_argument_group("how")
@@ -195,7 +213,7 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Arguments with ``command`` always set."""
-    known = {"run", "list", "prepare", "tune", "audit", "leaderboard", "status"}
+    known = {"run", "list", "prepare", "tune", "audit", "leaderboard", "verify", "submit", "import", "status"}
     words = list(argv)
     if not words or (words[0] not in known and words[0] not in ("-h", "--help") and words[0].startswith("-")):
         words.insert(0, "run")

@@ -16,13 +16,16 @@ from benchmark.protocol import Protocol
 from benchmark.run import Run
 from benchmark.types import Ranking, Setting, Slice, Split
 
+Arrays = dict[str, dict[str, np.ndarray]]
+"""File name -> its arrays."""
+PER_USER, PER_TARGET = "per_user.npz", "per_target.npz"
 LIMIT_SEED = 20_240_101
 """Draws the users of ``--limit-users``, the same for every method."""
 COUNTED_IN_TEST = ("users_asked", "head_users", "warm_targets", "cold_targets")
 """How facts begin that a sample of the test users changes."""
 
 
-def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], Arrays]:
     """Files -> Dataset -> split -> fit -> recommend -> Ranking -> per-user scores: a record's fields and arrays."""
     dataset = loaders.dataset(job.dataset_spec, job.data_dir)
     protocol = loaders.protocol(job.protocol)
@@ -36,17 +39,10 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
     if method.saves:
         method.save(job.model_path)
     ranking, again = ask(method, split, protocol)
-    scores = evaluate(ranking, split.test, split, protocol.rules, dataset.n_items)
-    apart: dict[str, np.ndarray] = {}
-    for name, setting in split.settings.items():
-        answer = again.get(name, ranking)
-        apart |= evaluate_setting(answer, name, setting, protocol.rules, dataset.n_items, len(split.test))
+    earned, arrays = rescore(ranking, again, split, protocol.rules, dataset.n_items)
     fields = base_fields(job, protocol) | {
         "status": "ok",
-        "metrics": scores.metrics | {name: float(np.nanmean(values)) for name, values in apart.items()},
-        "slices": {name: dict(by_label) for name, by_label in scores.by_slice.items()},
-        "slice_labels": {name: list(s.labels) for name, s in scores.slices.items()},
-        "facts": dict(split.facts),
+        **earned,
         "training": dict(method.training_report()),
         "parameters": method.parameters(),
         "spend": asdict(ranking.spend),
@@ -56,12 +52,41 @@ def score(job: Job, loaders: Loaders, run: Run) -> tuple[dict[str, Any], dict[st
     }
     if job.text_encoder is not None:  # a hub model's content is known now that it was read
         fields["text_encoder"] = loaders.text_encoder(job.text_encoder)
-    labels = {f"slice:{name}": s.codes for name, s in scores.slices.items()}
-    arrays = {"per_user.npz": {"users": scores.users, **scores.per_user, **apart, **labels}}
     for name, one in {"": ranking, **again}.items():
         arrays[records.ranking_file(name)] = records.ranking_arrays(one)
+    return fields, arrays
+
+
+def rescore(
+    ranking: Ranking, again: Mapping[str, Ranking], split: Split, rules: Mapping[str, Any], n_items: int
+) -> tuple[dict[str, Any], Arrays]:
+    """Lists -> a record's ``metrics``, ``slices``, ``slice_labels`` and ``facts``, and its arrays but for the lists.
+
+    ``ranking`` answers the test questions of ``split``, ``again`` those of every setting with candidates of its own.
+    Raises ValueError with one sentence when lists break the contract.
+    """
+    asked = {name for name, one in split.settings.items() if one.candidates is not None}
+    for names, what in ((asked - again.keys(), "are missing"), (again.keys() - asked, "were not asked for")):
+        if names:
+            raise ValueError(f"the lists among {' and '.join(sorted(names))} items only {what}")
+    scores = evaluate(ranking, split.test, split, rules, n_items)
+    apart: dict[str, np.ndarray] = {}
+    for name, setting in split.settings.items():
+        answer = again.get(name, ranking)
+        try:
+            apart |= evaluate_setting(answer, name, setting, rules, n_items, len(split.test))
+        except ValueError as error:
+            raise ValueError(f"among {name} items only, {error}") from error
+    fields = {
+        "metrics": scores.metrics | {name: float(np.nanmean(values)) for name, values in apart.items()},
+        "slices": {name: dict(by_label) for name, by_label in scores.by_slice.items()},
+        "slice_labels": {name: list(one.labels) for name, one in scores.slices.items()},
+        "facts": dict(split.facts),
+    }
+    labels = {f"slice:{name}": one.codes for name, one in scores.slices.items()}
+    arrays = {PER_USER: {"users": scores.users, **scores.per_user, **apart, **labels}}
     if split.settings:
-        arrays["per_target.npz"] = per_target(ranking, again, split)
+        arrays[PER_TARGET] = per_target(ranking, again, split)
     return fields, arrays
 
 

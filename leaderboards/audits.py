@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark import records
-from benchmark.audits import audits_dir
+from benchmark.audits import WITHOUT_RUNS, audits_dir
 from benchmark.files import content_hash, json_bytes, write_atomically
 from benchmark.records import Record
 from leaderboards import (
@@ -24,6 +24,7 @@ from leaderboards import (
     audit_decoding_findings,
     audit_decoding_pictures,
     audit_ids,
+    audit_leakage,
     audit_scaling,
     audit_scaling_findings,
     audit_scaling_pictures,
@@ -64,6 +65,14 @@ QUESTIONS = {
         audit_ids.terminal,
         audit_ids.figures,
     ),
+    "leakage": Question(
+        audit_leakage.heading,
+        audit_leakage.findings,
+        audit_leakage.sections,
+        audit_leakage.lines,
+        audit_leakage.terminal,
+        lambda group: {},
+    ),
     "scaling": Question(
         audit_scaling.heading,
         audit_scaling_findings.findings,
@@ -83,11 +92,14 @@ def show(kind: str, output_dir: Path, asked: Sequence[Record]) -> list[str]:
 
 
 def of_runs(folder: Path, runs: Sequence[Record]) -> list[Record]:
-    """The audits below ``folder`` that belong to ``runs``, of each run the newest; none of a model made since."""
+    """The audits below ``folder`` that belong to ``runs``, of each run the newest; none of a model made since.
+
+    Of questions that need no run, the newest of each method.
+    """
     finished = {_run_of(run): run.fields["provenance"]["finished"] for run in runs if run.status == "ok"}
     last: dict[tuple[Any, ...], Record] = {}
     for audit in sorted(records.read_all(folder), key=_finished):
-        if _finished(audit) >= finished.get(_run_of(audit), "~"):
+        if folder.name in WITHOUT_RUNS or _finished(audit) >= finished.get(_run_of(audit), "~"):
             last[*_run_of(audit), audit.fields["audit"]["settings"].get("rule")] = audit
     return sorted(last.values(), key=lambda audit: str(audit.folder))
 

@@ -118,13 +118,13 @@ def copy(found: Sequence[Record], folder: Path) -> None:
             record.fields["config_hash"],
             record.seed,
         )
-        arrays = _compact(record) if record.status == "ok" else {}
+        arrays = compact(record) if record.status == "ok" else {}
         copies.append(records.write(place, record.fields, arrays, None))
     tables(copies, folder / "tables")
     write_atomically(folder / "README.md", ABOUT.encode())
 
 
-def _compact(record: Record) -> dict[str, dict[str, np.ndarray]]:
+def compact(record: Record) -> dict[str, dict[str, np.ndarray]]:
     """Every array of a record, by the name of its file; scores of lists in half precision."""
     names = set(record.fields["files"])
     arrays = {"per_user.npz": record.per_user()}

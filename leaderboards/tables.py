@@ -75,6 +75,7 @@ def markdown(summary: Summary) -> str:
 def grid(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, numbers to the right, a bar in a cell escaped."""
     names = {"method", "decoder", "status", "reason", "rule", "stopped by", "dataset", "best", "files"}
+    names |= {"subject", "check", "verdict", "what was found"}
     align = ["left" if name in names else "right" for name in header]
     clean = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return tabulate(clean, header, tablefmt="pipe", disable_numparse=True, colalign=align)

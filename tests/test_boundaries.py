@@ -109,12 +109,16 @@ def test_the_command_line_is_frozen():
         "audit": "",
         "audit decoding": f"{audit} --users --beams",
         "audit ids": audit,
+        "audit leakage": audit,
         "audit scaling": f"{audit} --users",
         "list": "--data-dir",
         "prepare": "--output-dir --name --k-core --data-dir --raw-dir --columns --items",
         "tune": "--dataset --trials --protocol --profile --seed --data-dir --text-encoder --language-models "
         "--output-dir --device --time-limit --dry-run",
         "leaderboard": "--output-dir --publish",
+        "verify": "--data-dir",
+        "submit": "--to --data-dir",
+        "import": "--sidecar --output-dir --data-dir",
         "status": "--output-dir",
     }
     expected = {"-h", "--help"}

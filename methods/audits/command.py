@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmark import records
-from benchmark.audits import folder_of
+from benchmark.audits import WITHOUT_RUNS, folder_of
 from benchmark.files import make_folder, sentence, sha256_of
 from benchmark.job import Job, Loaders, base_fields
 from benchmark.method import Method
@@ -79,6 +79,8 @@ def ask(
     """Make the audits that are missing, show them all -> exit code: 0 all there, 1 some could not be made."""
     protocol, profile, devices = opened(args, 1, args.profile or (None if args.datasets else "smoke"))
     question = import_module(f"{__package__}.{args.what}")
+    if args.what in WITHOUT_RUNS:
+        return question.ask(args, protocol, profile, devices[0], loaders, tables)
     sets, complaints = chosen(args, question, protocol, profile, loaders)
     for reason in complaints:
         print(f"error: {reason}", file=sys.stderr)

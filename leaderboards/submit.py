@@ -1,0 +1,111 @@
+"""Verified runs -> a folder for a pull request, laid out as ``leaderboards/published``: small, and nothing unchecked.
+
+Per-user scores of every seed go in, lists of one seed of each method (seed 0, or the lowest there is).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmark import records
+from benchmark.records import Record
+from leaderboards import foreign
+from leaderboards.layout import place_of
+from leaderboards.publish import compact, newest
+from leaderboards.verify import verify
+
+ADVICE = (
+    "put the folder records/ into leaderboards/published/ of a branch and open a pull request that says:",
+    "- what is new about each method, its paper and its code;",
+    "- how the runs were made: hardware, time, and who made them;",
+    "- that `python run_all.py verify leaderboards/published/records` passes with the data at hand.",
+)
+
+
+def submit(path: Path, to: Path, *, data_dir: str | Path | None = None) -> list[str]:
+    """Pack the runs at or below ``path``, or one foreign file, into ``to`` -> what to print.
+
+    Raises ValueError, before anything is written, when a run does not pass ``verify``, when none is finished, or when
+    a run of that name is in ``to`` already with other content.
+    """
+    if path.is_file() and path.name != "record.json":
+        with tempfile.TemporaryDirectory() as scratch:
+            foreign.import_run(path, foreign.sidecar_of(path), output_dir=Path(scratch), data_dir=data_dir)
+            return submit(Path(scratch), to, data_dir=data_dir)
+    verdicts = verify(path, data_dir=data_dir)
+    failed = [one for one in verdicts if not one.passed]
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(verdicts)} runs do not pass verify, e.g. {failed[0].place}: {failed[0].reasons[0]}"
+        )
+    root = path.parent if path.is_file() else path
+    everything = [one for one in records.read_all(root) if "audit" not in one.fields]
+    found = newest([one for one in everything if one.status == "ok"])
+    if not found:
+        raise ValueError(f"none of the {len(everything)} runs in {path} is finished; there is nothing to submit")
+    new = _not_there_yet(found, to)
+    for record in new:
+        _pack(record, to, _keeps_lists(record, found))
+    left_out = len(everything) - len(found)
+    return _told(found, new, to, left_out, sorted({what for one in verdicts for what in one.not_checked}))
+
+
+def _name(record: Record) -> tuple[str, str, str, int]:
+    """What stands in one cell of a table; two runs that share it must be one."""
+    return place_of(record), record.dataset, record.method, record.seed
+
+
+def _not_there_yet(found: Sequence[Record], to: Path) -> list[Record]:
+    """The runs that ``to`` has not. Raises ValueError when it has other content under the same name."""
+    there = {_name(one): one for one in records.read_all(to / "records")} if (to / "records").is_dir() else {}
+    new = []
+    for record in found:
+        old = there.get(_name(record))
+        if old is None:
+            new.append(record)
+        elif not _same(record, old):
+            raise ValueError(
+                f"{record.method} with seed {record.seed} on {record.dataset} is in {to} already with other content "
+                f"({old.folder}); give yours another name, or remove the one that is there"
+            )
+    return new
+
+
+def _same(one: Record, other: Record) -> bool:
+    if (one.fields["config_hash"], one.metrics) != (other.fields["config_hash"], other.metrics):
+        return False
+    here, there = one.per_user(), other.per_user()
+    return here.keys() == there.keys() and all(
+        np.array_equal(here[name], there[name], equal_nan=here[name].dtype.kind == "f") for name in here
+    )
+
+
+def _keeps_lists(record: Record, found: Sequence[Record]) -> bool:
+    return record.seed == min(one.seed for one in found if _name(one)[:3] == _name(record)[:3])
+
+
+def _pack(record: Record, to: Path, lists: bool) -> None:
+    fields = record.fields
+    place = records.folder_of(
+        to / "records", record.protocol["name"], record.dataset, record.method, fields["config_hash"], record.seed
+    )
+    arrays = {name: a for name, a in compact(record).items() if lists or not name.startswith("ranking")}
+    records.write(place, fields, arrays, None)
+
+
+def _told(
+    found: Sequence[Record], new: Sequence[Record], to: Path, left_out: int, not_checked: Sequence[str]
+) -> list[str]:
+    size = sum(file.stat().st_size for file in to.rglob("*") if file.is_file())
+    lines = [f"packed {len(new)} verified runs into {to} ({size / 2**20:.1f} MiB)"]
+    if len(new) < len(found):
+        lines.append(f"the other {len(found) - len(new)} are there already")
+    lines += [f"  {place} {dataset} {method} seed {seed}" for place, dataset, method, seed in map(_name, new)]
+    if left_out:
+        lines.append(f"left out: {left_out} unfinished, skipped or older runs")
+    lines += [f"not checked: {what}" for what in not_checked]
+    return [*lines, *ADVICE]
