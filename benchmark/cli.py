@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     _add_audit(commands.add_parser("audit", help="question the saved models of finished runs"))
     board = commands.add_parser("leaderboard", help="rebuild the tables from finished runs")
     board.add_argument("--output-dir", type=Path, default=Path("results"), help="folder of the runs")
+    board.add_argument("--html", type=Path, metavar="DIR", help="also make a page of them that opens from a file")
     board.add_argument("--publish", type=Path, metavar="DIR", help="also copy compact records and tables here")
     _add_exchange(commands)
     status = commands.add_parser("status", help="what is finished, failed or under way")

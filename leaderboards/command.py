@@ -12,7 +12,7 @@ from leaderboards import verify as verification
 
 def leaderboard(args: argparse.Namespace) -> int:
     """Exit code 0."""
-    print("\n".join(publish.everything(args.output_dir, args.publish)))
+    print("\n".join(publish.everything(args.output_dir, args.publish, args.html)))
     return 0
 
 

@@ -20,6 +20,7 @@ from leaderboards.curves import draw_curves
 from leaderboards.layout import place_of
 from leaderboards.ledger_pages import write_ledger
 from leaderboards.picture import draw
+from leaderboards.site import write_site
 from leaderboards.summary import Summary, summarise
 from leaderboards.tables import terminal, write
 
@@ -83,10 +84,11 @@ def _beyond(found: Sequence[Record], folder: Path, summaries: Summaries) -> list
     return [*write_ledger(found, folder), *write_across(found, folder, summaries)]
 
 
-def everything(output_dir: Path, copy_to: Path | None = None) -> list[str]:
+def everything(output_dir: Path, copy_to: Path | None = None, site: Path | None = None) -> list[str]:
     """Write all tables of the runs and audits in ``output_dir``, and a compact copy of it all into ``copy_to``.
 
-    Returns what to print. Raises ValueError when there is no finished run.
+    ``site`` gets the page made of the same numbers. Returns what to print. Raises ValueError when there is no finished
+    run.
     """
     found = newest(records.read_all(output_dir))
     if not found:
@@ -96,6 +98,10 @@ def everything(output_dir: Path, copy_to: Path | None = None) -> list[str]:
     texts += _beyond(found, output_dir / "leaderboards", summaries)
     for kind, some in audited.items():
         texts += audits.tables(kind, some, output_dir / "leaderboards")
+    if site is not None:
+        made = [summary for place in summaries.values() for summary in place.values()]
+        told = output_dir / "leaderboards"
+        texts += write_site(found, site, tables=told, ledger=told, across=told, summaries=made)
     if copy_to is not None:
         copy(found, copy_to)
         for kind, some in audited.items():

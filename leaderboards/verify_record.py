@@ -224,7 +224,7 @@ def _close(one: float, other: float) -> bool:
 
 
 def against_lists(record: Record, stored: Arrays, fields: Mapping[str, Any], arrays: Arrays) -> tuple[list[str], bool]:
-    """Stored scores against those recomputed (``scoring.rescore``) -> sentences, and whether all are equal to the bit."""
+    """Stored scores against recomputed ones (``scoring.rescore``) -> sentences, and whether all are equal to a bit."""
     wrong, exact = [], True
     for name, expected in arrays.items():
         if name not in stored:

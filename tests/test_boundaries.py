@@ -115,7 +115,7 @@ def test_the_command_line_is_frozen():
         "prepare": "--output-dir --name --k-core --data-dir --raw-dir --columns --items",
         "tune": "--dataset --trials --protocol --profile --seed --data-dir --text-encoder --language-models "
         "--output-dir --device --time-limit --dry-run",
-        "leaderboard": "--output-dir --publish",
+        "leaderboard": "--output-dir --html --publish",
         "verify": "--data-dir",
         "submit": "--to --data-dir",
         "import": "--sidecar --output-dir --data-dir",

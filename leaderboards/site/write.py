@@ -1,0 +1,145 @@
+"""Records -> the folder of the site: ``index.html`` and, beside it, the files that it offers."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import protocols
+from benchmark.audits import KINDS
+from benchmark.files import make_folder, write_atomically
+from benchmark.records import Record
+from leaderboards.site import cards, data
+from leaderboards.site.document import blocks
+from leaderboards.site.page import page
+from leaderboards.summary import Summary, summarise
+from leaderboards.tables import file_name, plain
+
+FORMATS = {"csv": "CSV", "tex": "LaTeX", "json": "JSON", "md": "Markdown", "svg": "SVG", "png": "PNG"}
+TABLES = "The tables"
+PICTURES = ("svg", "png")
+Key = tuple[Any, ...]
+
+
+def write_site(
+    found: Sequence[Record],
+    folder: Path,
+    *,
+    tables: Path,
+    ledger: Path | None = None,
+    across: Path | None = None,
+    summaries: Sequence[Summary] | None = None,
+) -> list[str]:
+    """Write the site of ``found`` into ``folder`` -> what to print.
+
+    ``found`` are the newest runs (``publish.newest``) and ``tables`` the folder of the tables made of them and of
+    their audits (``publish.tables``, ``audits.tables``): they are copied as downloads, and audits are shown from them.
+    ``ledger`` and ``across`` are folders with ``ledger.md`` and ``across.md`` and what goes with them. ``summaries``
+    are those of ``found``, where they were made already: that takes minutes for large tables.
+
+    Raises ValueError as ``summarise`` does where runs are mixed that may not stand in one table.
+    """
+    groups: dict[Key, list[Record]] = defaultdict(list)
+    for record in found:
+        groups[_key(record.fields)].append(record)
+    make_folder(folder)
+    shown = []
+    for one in _summaries(groups) if summaries is None else summaries:
+        runs = [record for record in groups[_key(one.shared)] if record.dataset == one.dataset]
+        shown.append(_table(one, runs, tables, folder))
+    content = page(plain(data.rounded(_site(shown, folder, ledger, across)))).encode()
+    write_atomically(folder / "index.html", content)
+    return [f"site: {folder / 'index.html'} ({len(shown)} tables, {len(content) / 1e6:.1f} MB)"]
+
+
+def _key(shared: Mapping[str, Any]) -> Key:
+    """What the runs of a table share beside the dataset; the same for a record's fields and a summary's."""
+    protocol = shared["protocol"]
+    return protocol["name"], protocol["hash"], shared["track"], shared["profile"], shared["limit_users"]
+
+
+def _summaries(groups: Mapping[Key, Sequence[Record]]) -> list[Summary]:
+    made = []
+    for (protocol, *_), group in groups.items():
+        rules = protocols.load(protocol).rules
+        made += summarise(group, reference=rules["reference"], primary=rules["primary"])
+    return made
+
+
+def _table(summary: Summary, runs: Sequence[Record], tables: Path, folder: Path) -> dict[str, Any]:
+    """The data of one table, its files copied."""
+    table = data.table(summary, runs)
+    if not table["current"]:  # the folder of tables is that of the protocol's newest version
+        return table | {"files": [], "audits": []}
+    place, name = table["place"], file_name(summary.dataset)
+    part = rf"(\.(?:{'|'.join(('settings', *KINDS))})(?:-[a-z-]+)?|-training)?\.(?:{'|'.join(FORMATS)})"
+    paths = [path for path in sorted((tables / place).glob("*")) if re.fullmatch(re.escape(name) + part, path.name)]
+    files = [_copied(path, folder, f"files/{place}", _about(path.stem.removeprefix(name))) for path in paths]
+    files.sort(key=lambda file: (file["about"] != TABLES, file["about"], list(FORMATS.values()).index(file["format"])))
+    audits = [
+        {"kind": kind, "blocks": [b for b in blocks(path.read_text(encoding="utf-8")) if b["kind"] != "picture"]}
+        for kind in KINDS
+        if (path := tables / place / f"{name}.{kind}.md").exists()
+    ]
+    return table | {"files": files, "audits": audits}
+
+
+def _about(part: str) -> str:
+    """What a file of a table is, from what its name has beyond the dataset's: "", ".settings", ".ids-card", ..."""
+    known = {"": TABLES, ".settings": "Warm and cold, as a picture", "-training": "How validation scores rose"}
+    kind, _, picture = part.removeprefix(".").partition("-")
+    return known.get(part) or f"Audit of {kind}" + (f": {picture.replace('-', ' ')}" if picture else "")
+
+
+def _copied(path: Path, folder: Path, place: str, about: str) -> dict[str, Any]:
+    """Copy a file below ``folder`` -> how the page names it."""
+    target = folder / place / path.name
+    write_atomically(target, path.read_bytes())
+    suffix = path.suffix.removeprefix(".")
+    return {
+        "href": f"{place}/{path.name}",
+        "about": about,
+        "format": FORMATS[suffix],
+        "picture": suffix in PICTURES,
+        "bytes": target.stat().st_size,
+    }
+
+
+def _site(shown: Sequence[Mapping[str, Any]], folder: Path, ledger: Path | None, across: Path | None) -> dict[str, Any]:
+    asked = [protocols.load(name) for name in protocols.names()]
+    named = {table["protocol"]["name"] for table in shown}
+    return {
+        "tables": sorted(shown, key=lambda table: table["id"]),
+        "protocols": [
+            {"name": one.name, "version": one.version, "hash": one.hash, "rules": one.rules}
+            for one in asked
+            if one.name in named
+        ],
+        "families": cards.known()["families"],
+        "methods": cards.method_cards(shown),
+        "datasets": cards.dataset_cards(shown),
+        "ledger": _document(ledger, "ledger", folder),
+        "across": _document(across, "across", folder),
+    }
+
+
+def _document(source: Path | None, name: str, folder: Path) -> dict[str, Any] | None:
+    """The file ``name``.md as blocks, with every file beside it whose name begins so; None without one.
+
+    A picture is shown where the text names it, if its file is among them.
+    """
+    if source is None or not (source / f"{name}.md").exists():
+        return None
+    offered = re.compile(rf"{name}(?:[.-][A-Za-z0-9._-]*)?\.(?:{'|'.join(FORMATS)})")
+    paths = [path for path in sorted(source.iterdir()) if offered.fullmatch(path.name)]
+    files = {path.name: _copied(path, folder, f"files/{name}", path.stem.replace(".", ", ", 1)) for path in paths}
+    found = []
+    for block in blocks((source / f"{name}.md").read_text(encoding="utf-8")):
+        if block["kind"] != "picture":
+            found.append(block)
+        elif block["file"] in files:
+            found.append(block | {"href": files[block["file"]]["href"]})
+    return {"blocks": found, "files": list(files.values())}
