@@ -202,7 +202,10 @@ class SETRec(Scorer):
         return mean_metric(ranking, asked.targets, view.selection)
 
     def _choose_beta(self, view: TrainingView) -> None:
-        """Take the beta that ranks the validation answers best; histories are read once for all of them."""
+        """Take the beta above 0 that ranks the validation answers best; histories are read once for all of them.
+
+        At 0 items that are new have no score of their own. The report shows it, and the released code's grid lacks it.
+        """
         items = self.model.items
         if self.config.beta is not None or items.text is None or items.collaborative is None:
             return
@@ -222,7 +225,7 @@ class SETRec(Scorer):
                 how: dict[str, Any] = {"run": self.run, "spend": spend, "candidates": view.candidates, "stage": "beta"}
                 ranking = rank_by_score(score, asked.cases, 10, **how)
                 curve.append([self.beta, round(mean_metric(ranking, asked.targets, view.selection), 6)])
-        self.beta = max(curve, key=lambda point: point[1])[0]
+        self.beta = max((point for point in curve if point[0] > 0), key=lambda point: point[1])[0]
         self.facts |= {"beta": self.beta, "beta_curve": curve}
 
     def _rank(self, cases: Cases, k: int, stage: str, candidates: np.ndarray | None = None) -> Ranking:

@@ -14,7 +14,7 @@ from methods.blocks.collaborative import Collaborative, collaborative_seconds
 from methods.blocks.training import Training
 
 BETAS = tuple(place / 10 for place in range(11))
-"""What beta is chosen from."""
+"""What validation compares; 0 is shown and never chosen, see ``SETRec._choose_beta``."""
 LORA: dict[str, Any] = {
     "lora_rank": 8,
     "lora_alpha": 16,
