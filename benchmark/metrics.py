@@ -21,6 +21,16 @@ def recall(hits: np.ndarray, n_targets: np.ndarray, k: int) -> np.ndarray:
     return hits[:, :k].sum(1) / n_targets
 
 
+def hit_rate(hits: np.ndarray, n_targets: np.ndarray, k: int) -> np.ndarray:
+    """recall@k by its other names, hr@k and hit@k. Raises ValueError where they are not the same: several targets."""
+    if (n_targets != 1).any():
+        raise ValueError(
+            f"hr@{k} and hit@{k} are other names of recall@{k} only where every user has one target, and here somebody "
+            f"has {n_targets.max()}; ask for recall@{k}"
+        )
+    return recall(hits, n_targets, k)
+
+
 def ndcg(hits: np.ndarray, n_targets: np.ndarray, k: int) -> np.ndarray:
     """Sum of 1 / log2(rank + 1) over hits among the first k / that sum of min(targets, k) leading hits."""
     discount = 1 / np.log2(np.arange(2, k + 2))  # (k,)
@@ -59,6 +69,8 @@ PER_USER: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
     "recall": recall,
     "ndcg": ndcg,
     "mrr": mrr,
+    "hr": hit_rate,
+    "hit": hit_rate,
 }
 PER_RUN = ("coverage", "item_entropy", "category_entropy")
 

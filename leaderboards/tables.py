@@ -32,9 +32,13 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     lay.BETTER: r"$^{\dagger}$",
     lay.WORSE: r"$^{\ddagger}$",
 } | {character: f"\\{character}" for character in "&%$#_{}"}
+_TYPESET = frozenset(map(chr, (*range(0x20, 0x7F), *range(0xC0, 0x100)))) - set(
+    "ÐÞðþ"
+)  # what pdflatex has a letter for
 
 
 def write(summaries: Sequence[Summary], folder: Path) -> dict[str, Path]:
@@ -142,8 +146,9 @@ def _styled(cell: str, place: lay.Place, section: Section) -> str:
 
 
 def escape(text: str) -> str:
-    """Text for LaTeX: special characters written out, minus signs as such."""
-    safe = "".join(_LATEX.get(character, character) for character in text)
+    """Text for LaTeX: special characters written out, minus signs as such; U+4E2D for what pdflatex cannot set."""
+    typeset = (c if c in _TYPESET else " " if c.isspace() else f"U+{ord(c):04X}" for c in text)
+    safe = "".join(_LATEX.get(c, plain) for c, plain in zip(text, typeset, strict=True))
     return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", safe)
 
 

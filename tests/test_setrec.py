@@ -314,16 +314,17 @@ def test_cold_items_are_told_apart_by_their_texts(artifacts: Path) -> None:
     split = world("arrivals")
     cold = split.settings["cold"]
     assert cold.candidates is not None
-    one = method(None, artifacts, beta=0.3).fit(split.train)
-    collaborative = one.model.items.collaborative
+    one = method(None, artifacts).fit(split.train)
+    collaborative, known = one.model.items.collaborative, split.train.item_counts > 0
     assert collaborative is not None and not collaborative[cold.candidates].any()
+    assert collaborative[known].any() and collaborative[known].mean(0).abs().max() < 1e-6, "zero is not the mean item"
     lists = one.recommend(cold.questions.cases, 5, candidates=cold.candidates)
     assert np.isin(lists.items, cold.candidates).all()
     assert (np.diff(lists.scores, axis=1) < 0).any(), "cold items all have one score"
-    one.beta = 1.0  # collaborative scores of cold items are equal, so they take no part
+    beta, one.beta = one.beta, 1.0  # collaborative scores of cold items are equal, so they take no part
     semantic = one.recommend(cold.questions.cases, 5, candidates=cold.candidates)
     np.testing.assert_array_equal(lists.items, semantic.items)
-    np.testing.assert_allclose(lists.scores, 0.3 * semantic.scores, rtol=1e-5)
+    np.testing.assert_allclose(lists.scores, beta * semantic.scores, rtol=1e-5)
 
 
 def test_only_collaborative_tokens_cannot_tell_cold_items_apart(artifacts: Path) -> None:
@@ -332,6 +333,32 @@ def test_only_collaborative_tokens_cannot_tell_cold_items_apart(artifacts: Path)
     one = method("no-sem", artifacts, training={"epochs": 1}).fit(split.train)
     scores = one.recommend(cold.questions.cases, 5, candidates=cold.candidates).scores
     np.testing.assert_allclose(scores, scores[:, :1].repeat(5, 1), rtol=1e-6)
+
+
+def test_a_length_of_its_own_is_read_of_all_that_was_seen(artifacts: Path) -> None:
+    one = method(None, artifacts, history=3, training={"epochs": 1}).fit(world().train)
+    split = world()
+    short, long = (toys.cases(rows, split.test.cases.tie_order) for rows in ([[5, 2]], [[9, 7, 5, 2]]))
+    found = one.recommend(replace(short, seen=long.seen), 5).scores
+    np.testing.assert_allclose(found, one.recommend(long, 5).scores)
+    assert not np.allclose(found, one.recommend(short, 5).scores)
+
+
+def test_an_encoder_heeds_its_sparse_mask() -> None:
+    sparse, full = network("tiny-t5"), network("tiny-t5", sparse=False)
+    with torch.no_grad():
+        tokens = sparse.items.tokens(some_histories()[0], sparse.items.features())
+        assert (sparse(tokens) - full(tokens)).abs().max() > 1e-4
+
+
+def test_a_history_beyond_the_language_model_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """With the words around it counted: here they alone are what is too much."""
+    save_causal(tmp_path / "gpt2", limit=85)  # 16 items and one to generate, of 5 tokens each
+    one = method(None, tmp_path, language_model={"name": "gpt2"}, one_pass=False, history=16)
+    one.run.language_models = tmp_path
+    with pytest.raises(ValueError, match="vectors is beyond the language model's limit of 85"):
+        one.fit(world().train)
+    assert not one.run.timings
 
 
 def test_one_by_one_and_in_one_pass_learn_alike(artifacts: Path) -> None:

@@ -111,9 +111,9 @@ SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "tiny": _scratch(_qwen3(32, 2, 2, 16, 2, 64)),
         "scratch-xs": _scratch(_qwen3(128, 2, 2, 64, 2, 512)),
-        "scratch-s": _scratch(_qwen3(256, 4, 4, 64, 4, 1024)),
+        "scratch-s": _scratch(_qwen3(256, 6, 4, 64, 4, 1024)),
         "tiny-t5": Size(kind="t5", architecture=_t5(32, 2, 2, 16, 64)),
-        "scratch-s-t5": Size(kind="t5", architecture=_t5(256, 2, 4, 64, 1024)),
+        "scratch-s-t5": Size(kind="t5", architecture=_t5(256, 3, 4, 64, 1024)),
         "t5-small": Size(kind="t5", hub="google-t5/t5-small", architecture=_t5(512, 6, 8, 64, 2048)),
         "gpt2": Size(
             kind="causal",

@@ -164,6 +164,8 @@ class Generator(Method):
 
     @classmethod
     def unsuited(cls, view: TrainingView) -> str | None:
+        if not (view.sequences.lengths > 1).any():
+            return "no user has two training items, so no next item can be learned"
         return None if any(map(str.strip, view.item_text)) else "no item has any text to make semantic IDs from"
 
     @abstractmethod

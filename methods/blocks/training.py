@@ -6,12 +6,14 @@ for the loss of some rows that share one exact length, so no batch holds padding
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -312,13 +314,23 @@ class _Loop:
         """What must be equal for a checkpoint to be continued."""
         shapes = {k: list(v.shape) for k, v in trainable_state(self.model).items()}
         rates = [group["rate"] for group in self.optimizer.param_groups]
-        return {
+        told = {
             "config": config_dict(self.config),
             "rates": rates,
             "seed": self.run.seed,
             "examples": len(self.lengths),
             "shapes": shapes,
         }
+        return told | ({"frozen": self.frozen} if self.frozen else {})
+
+    @cached_property
+    def frozen(self) -> str:
+        """Hash of the weights that are not trained, which no checkpoint holds; "" where all are."""
+        weights = [p.detach() for p in self.model.parameters() if not p.requires_grad]
+        digest = hashlib.sha256()
+        for weight in weights:
+            digest.update(weight.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+        return digest.hexdigest() if weights else ""
 
     def _save(self) -> None:
         self._refuse_bad_loss()

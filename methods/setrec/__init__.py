@@ -30,7 +30,8 @@ from torch import Tensor
 from benchmark.evaluate import mean_metric
 from benchmark.method import Estimate
 from benchmark.types import Cases, Ranking, Spend, TrainingView
-from methods.blocks.backbones import build, check, check_again, size_of
+from methods.blocks.backbones import Seq2Seq, build, check, check_again, size_of
+from methods.blocks.causal_lm import Causal, too_long
 from methods.blocks.collaborative import collaborative_model
 from methods.blocks.item_softmax import Rivals, rivals
 from methods.blocks.kmeans import scaling
@@ -100,10 +101,11 @@ class SETRec(Scorer):
         self.facts = check(self.config.language_model, self.run.language_models)
         among = rivals(view, self.config.negatives, self.run.device)
         view = replace(view, max_history=self.config.history or view.max_history)
-        vectors, texts = self._vectors(view), self._texts(view)
-        seed_everything(self.run.seed)
-        self.model = self._network(vectors, texts, view.max_history).to(self.run.device)
         self.max_history = view.max_history
+        seed_everything(self.run.seed)
+        lm = self._language_model(self.config.cf, _has_text(view))  # refused before anything else is trained
+        vectors, texts = self._vectors(view), self._texts(view)
+        self.model = self._network(lm, vectors, texts).to(self.run.device)
         self.beta = 0.5 if self.config.beta is None else self.config.beta  # of both kinds alike until one is chosen
         self.report = self._train(view, among)
         self._choose_beta(view)
@@ -139,19 +141,34 @@ class SETRec(Scorer):
         """Scaled text vectors (N + 1, F); zero for items without text, None for a dataset without any."""
         if not self.config.tokens:
             return None
-        if not any(map(str.strip, view.item_text)):
+        if not _has_text(view):
             self.facts["semantic"] = "no text"
             return None
         vectors = torch.from_numpy(encode_texts(view.item_text, self.run.text_encoder, self.run))
         shift, scale = scaling(vectors[torch.from_numpy(view.item_counts > 0)], self.config.scaling)
         return (vectors - shift) * scale * vectors.any(1, keepdim=True)
 
-    def _network(self, vectors: Tensor | None, texts: Tensor | None, max_history: int) -> SetNetwork:
+    def _language_model(self, collaborative: bool, text: bool) -> Causal | Seq2Seq:
+        """For items with tokens of these kinds. Raises ValueError when a whole input is longer than it reads."""
         config = self.config
-        per_item = (vectors is not None) + (texts is not None) * config.tokens
-        prefixes = max_history if config.one_pass else 1
-        longest = config.prompt_vectors + (max_history + prefixes) * max(1, per_item)
+        per_item = max(1, collaborative + text * config.tokens)
+        prefixes = self.max_history if config.one_pass else 1
+        longest = config.prompt_vectors + (self.max_history + prefixes) * per_item
         lm = build(config.language_model, max_length=longest, models=self.run.language_models)
+        if lm.vocabulary is not None and isinstance(lm, Causal):
+            instruction, response = (len(lm.text(part)) for part in self._prompt())
+            longest = instruction + self.max_history * per_item + prefixes * (response + per_item)
+            if longest > lm.max_length:
+                raise too_long(longest, lm.max_length)
+        return lm
+
+    def _prompt(self) -> tuple[str, str]:
+        """What stands before and after the history."""
+        instruction, response = self.config.prompt.split(PLACEHOLDER)
+        return instruction.rstrip(), response  # a space begins the next word, and here a vector stands in its place
+
+    def _network(self, lm: Causal | Seq2Seq, vectors: Tensor | None, texts: Tensor | None) -> SetNetwork:
+        config = self.config
         items = ItemTokens(
             vectors,
             texts,
@@ -160,11 +177,11 @@ class SETRec(Scorer):
             hidden=config.hidden,
             bottleneck=config.bottleneck,
         )
-        instruction, response = config.prompt.split(PLACEHOLDER)
+        instruction, response = self._prompt()
         return SetNetwork(
             items,
             lm,
-            instruction=instruction.rstrip(),  # a space begins the next word, and here a vector stands in its place
+            instruction=instruction,
             response=response,
             prompt_vectors=config.prompt_vectors,
             sparse=config.sparse,
@@ -284,8 +301,9 @@ class SETRec(Scorer):
         self.beta, self.max_history = state["beta"], state["max_history"]
         check_again(self.config.language_model, self.run.language_models, self.facts)
         seed_everything(self.run.seed)  # frozen weights without a file are drawn as they were in fit
-        inputs = state["inputs"]
-        self.model = self._network(inputs.get("collaborative"), inputs.get("text"), self.max_history)
+        vectors, texts = state["inputs"].get("collaborative"), state["inputs"].get("text")
+        lm = self._language_model(vectors is not None, texts is not None)
+        self.model = self._network(lm, vectors, texts)
         self.model.to(self.run.device)
         load_trainable(self.model, state["model"])
         self.model.eval()
@@ -294,6 +312,10 @@ class SETRec(Scorer):
     @classmethod
     def estimate(cls, config: SETRecConfig, n_users: int, n_items: int, n_interactions: int) -> Estimate:
         return setrec_estimate(config, n_users, n_items, n_interactions)
+
+
+def _has_text(view: TrainingView) -> bool:
+    return any(map(str.strip, view.item_text))
 
 
 METHOD = SETRec

@@ -150,7 +150,8 @@ class ItemTokens(nn.Module):
 
 def _cross_entropy(states: Tensor, items: Tensor, places: Tensor) -> Tensor:
     """states (P, D), items (M, D) and the rows (P,) of the right ones -> mean."""
-    return F.cross_entropy((states @ items.T).float(), places)
+    with torch.autocast(states.device.type, enabled=False):  # half precision tells too few logits apart
+        return F.cross_entropy(states.float() @ items.float().T, places)
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:

@@ -72,6 +72,8 @@ class SimGR(Scorer):
 
     @classmethod
     def unsuited(cls, view: TrainingView) -> str | None:
+        if not (view.sequences.lengths > 1).any():
+            return "no user has two training items, so no next item can be learned"
         return None if any(map(str.strip, view.item_text)) else "no item has any text to make semantic IDs from"
 
     def fit(self, view: TrainingView) -> Self:
@@ -112,7 +114,8 @@ class SimGR(Scorer):
         history = self.max_history * self.ids.levels
         settings, length = self.config.language_model, history + self.config.prompt_vectors
         lm = cast(Causal, build(settings, max_length=length, models=self.run.language_models))
-        prompt = Prompt(lm, self.config.prompt, self.config.prompt_vectors)
+        # A space begins the next word, and here a vector stands in its place.
+        prompt = Prompt(lm, self.config.prompt.rstrip(), self.config.prompt_vectors)
         if (longest := len(prompt()) + history) > lm.max_length:
             raise too_long(longest, lm.max_length)
         return Network(lm, prompt, self.config.aggregator, self.ids).to(self.run.device)

@@ -45,8 +45,8 @@ class SimGRConfig:
     """Suits models from scratch, whose token vectors start small: at 1 the first epochs only make them larger.
     The presets of pre-trained ones, which have large states, start with 1."""
     negatives: str = "training"
-    """Items of the softmax: those of the training interactions, or the whole ``catalogue`` with items that are new
-    later. The paper's catalogue has no such items."""
+    """Items of the softmax: those of the training interactions, or, as in the paper's formula, the whole ``catalogue``
+    with items that are new later."""
     factorised: bool = True
     """The mean's loss by token logits; otherwise by item vectors, as for the other aggregators."""
     chunk: int = 2048
@@ -103,7 +103,7 @@ PROFILES: dict[str, Any] = {
         "training": {"epochs": 8, "batch_size": 512, "learning_rate": 3e-3, "max_minutes": 25.0},
     },
 }
-TRACKS: dict[str, Any] = {"paper": _fine_tuned("qwen3-4b")["qwen3-4b"]}
+TRACKS: dict[str, Any] = {"paper": {**_fine_tuned("qwen3-4b")["qwen3-4b"], "negatives": "catalogue"}}
 SEARCH: dict[str, Any] = {
     "training.learning_rate": LogRange(1e-4, 5e-3),
     "temperature": OneOf((0.05, 0.1, 0.5, 1.0, 2.0, 5.0)),
