@@ -36,9 +36,8 @@ _LATEX = {
     lay.BETTER: r"$^{\dagger}$",
     lay.WORSE: r"$^{\ddagger}$",
 } | {character: f"\\{character}" for character in "&%$#_{}"}
-_TYPESET = frozenset(map(chr, (*range(0x20, 0x7F), *range(0xC0, 0x100)))) - set(
-    "ÐÞðþ"
-)  # what pdflatex has a letter for
+_TYPESET = frozenset(map(chr, (*range(0x20, 0x7F), *range(0xC0, 0x100)))) - set("ÐÞðþ")
+"""What pdflatex has a letter for."""
 
 
 def write(summaries: Sequence[Summary], folder: Path) -> dict[str, Path]:

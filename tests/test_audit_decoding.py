@@ -419,7 +419,7 @@ def test_hostile_names_are_escaped(world: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(audits, "_draw", lambda *_: [])
     audits.tables("decoding", hostile, tmp_path)
     tex = next(tmp_path.rglob("*.tex")).read_text()
-    assert r"a\_b|c\$\&\%" in tex and r"d\#\_\{\}" in tex
+    assert r"a\_b\textbar{}c\$\&\%" in tex and r"d\#\_\{\}" in tex
     assert r"a_b\|c$&%" in next(tmp_path.rglob("*.md")).read_text()
 
 
