@@ -11,6 +11,7 @@ from benchmark import records
 from benchmark.files import sha256_of
 from benchmark.job import Job
 from leaderboards import publish
+from leaderboards.ledger_pages import write_ledger
 from leaderboards.summary import summarise
 from leaderboards.tables import write
 from tests.grid_world import CLASSES, LOADERS, planned
@@ -141,6 +142,13 @@ def test_the_published_tables_are_made_from_the_published_records(tmp_path):
                 assert made.read_bytes() == kept.read_bytes(), kept
             elif made.suffix == ".json":
                 assert _rounded(json.loads(made.read_text())) == _rounded(json.loads(kept.read_text()))
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="nothing is published yet")
+def test_the_published_ledger_is_made_of_the_published_records(tmp_path):
+    write_ledger(records.read_all(PUBLISHED / "records"), tmp_path)
+    for name in ("ledger.md", "ledger.csv"):
+        assert (tmp_path / name).read_bytes() == (PUBLISHED / "tables" / name).read_bytes()
 
 
 def _rounded(value):
