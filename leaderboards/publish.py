@@ -136,10 +136,18 @@ def copy(found: Sequence[Record], folder: Path) -> None:
     Rankings keep their items exactly; their scores are rounded to half precision, which keeps the order (a rounded
     score never exceeds the one before it). Logs stay behind: they hold paths of the machine.
     """
+    copies = copy_records(found, folder / "records")
+    _, summaries = _tables(copies, folder / "tables")
+    _beyond(copies, folder / "tables", summaries)
+    write_atomically(folder / "README.md", ABOUT.encode())
+
+
+def copy_records(found: Sequence[Record], folder: Path) -> list[Record]:
+    """The records alone, compact."""
     copies = []
     for record in found:
         place = records.folder_of(
-            folder / "records",
+            folder,
             record.protocol["name"],
             record.dataset,
             record.method,
@@ -148,9 +156,7 @@ def copy(found: Sequence[Record], folder: Path) -> None:
         )
         arrays = compact(record) if record.status == "ok" else {}
         copies.append(records.write(place, record.fields, arrays, None))
-    _, summaries = _tables(copies, folder / "tables")
-    _beyond(copies, folder / "tables", summaries)
-    write_atomically(folder / "README.md", ABOUT.encode())
+    return copies
 
 
 def compact(record: Record) -> dict[str, dict[str, np.ndarray]]:
