@@ -76,6 +76,10 @@ class Record:
     def protocol(self) -> dict[str, Any]:
         return self.fields["protocol"]
 
+    def place_below(self, root: Path) -> Path:
+        """Where the record belongs below ``root``, see ``folder_of``."""
+        return folder_of(root, self.protocol["name"], self.dataset, self.method, self.fields["config_hash"], self.seed)
+
     @property
     def text_encoder(self) -> str | None:
         """What read the item texts, as a short label; None for a method that reads none."""

@@ -206,9 +206,7 @@ def copy(kind: str, found: Sequence[Record], folder: Path) -> None:
     """Write the audits below ``folder/audits`` and the tables made from them below ``folder/tables``."""
     copies = []
     for one in found:
-        root, fields = folder / "audits" / kind, one.fields
-        place = records.folder_of(
-            root, one.protocol["name"], one.dataset, one.method, fields["config_hash"], one.seed
-        ) / content_hash(fields["audit"]["settings"], 10)
-        copies.append(records.write(place, fields, {"per_user.npz": one.per_user()}, None))
+        key = content_hash(one.fields["audit"]["settings"], 10)
+        place = one.place_below(folder / "audits" / kind) / key
+        copies.append(records.write(place, one.fields, {"per_user.npz": one.per_user()}, None))
     tables(kind, copies, folder / "tables")

@@ -146,16 +146,8 @@ def copy_records(found: Sequence[Record], folder: Path) -> list[Record]:
     """The records alone, compact."""
     copies = []
     for record in found:
-        place = records.folder_of(
-            folder,
-            record.protocol["name"],
-            record.dataset,
-            record.method,
-            record.fields["config_hash"],
-            record.seed,
-        )
         arrays = compact(record) if record.status == "ok" else {}
-        copies.append(records.write(place, record.fields, arrays, None))
+        copies.append(records.write(record.place_below(folder), record.fields, arrays, None))
     return copies
 
 

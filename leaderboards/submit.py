@@ -89,12 +89,8 @@ def _keeps_lists(record: Record, found: Sequence[Record]) -> bool:
 
 
 def _pack(record: Record, to: Path, lists: bool) -> None:
-    fields = record.fields
-    place = records.folder_of(
-        to / "records", record.protocol["name"], record.dataset, record.method, fields["config_hash"], record.seed
-    )
     arrays = {name: a for name, a in compact(record).items() if lists or not name.startswith("ranking")}
-    records.write(place, fields, arrays, None)
+    records.write(record.place_below(to / "records"), record.fields, arrays, None)
 
 
 def _told(

@@ -77,10 +77,7 @@ def identity(record: Record) -> list[str]:
 
 
 def _misplaced(record: Record) -> list[str]:
-    fields, lies = record.fields, record.folder.resolve().parts[-5:]
-    place = records.folder_of(
-        Path(), record.protocol["name"], record.dataset, record.method, fields["config_hash"], record.seed
-    )
+    lies, place = record.folder.resolve().parts[-5:], record.place_below(Path())
     if len(lies) < len(place.parts) or lies[_PROTOCOL] not in protocols.names():
         compared = [_SEED] if lies[-1].startswith("seed=") else []  # copied out of its results folder
     else:

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmark.method import Estimate
 from benchmark.types import PAD, Cases, TrainingView
 from methods.blocks.ranking import Scorer, top_k
-from methods.blocks.text_encoder import encode_texts
+from methods.blocks.text_encoder import encode_texts, has_text
 
 LEVEL = 4.0
 """One level is above another by more than similarity (-1 to 1) and edge weight together can make up for."""
@@ -57,7 +57,7 @@ class TGH(Scorer):
 
     @classmethod
     def unsuited(cls, view: TrainingView) -> str | None:
-        return None if any(map(str.strip, view.item_text)) else "no item has any text to compare items by"
+        return None if has_text(view.item_text) else "no item has any text to compare items by"
 
     def fit(self, view: TrainingView) -> Self:
         vectors = encode_texts(view.item_text, self.run.text_encoder, self.run)  # (N + 1, D), of length 1 or 0

@@ -29,14 +29,17 @@ from methods.blocks.causal_generator import generator_network
 from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.semantic_ids import PAD_TOKEN, SemanticIds
 from methods.blocks.t5 import T5, Shape
+from methods.blocks.tokenizer import without_ids
 from methods.blocks.training import (
     Report,
     Training,
     load_trainable,
     read_model,
     seed_everything,
+    told,
     train,
     trainable_state,
+    trained_weights,
     write_checkpoint,
 )
 
@@ -164,9 +167,7 @@ class Generator(Method):
 
     @classmethod
     def unsuited(cls, view: TrainingView) -> str | None:
-        if not (view.sequences.lengths > 1).any():
-            return "no user has two training items, so no next item can be learned"
-        return None if any(map(str.strip, view.item_text)) else "no item has any text to make semantic IDs from"
+        return without_ids(view)
 
     @abstractmethod
     def semantic_ids(self, view: TrainingView) -> tuple[SemanticIds, dict[str, Any]]:
@@ -279,12 +280,11 @@ class Generator(Method):
         return self.encode(users, padded, mask), mask
 
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return trained_weights(self.model)
 
     def training_report(self) -> Mapping[str, Any]:
         """Under-trained when the time cap ended either stage."""
-        capped = self.tokenizer_report.get("tokenizer", {}).get("stopped_by") == "cap"
-        return vars(self.report) | ({"stopped_by": "cap"} if capped else {}) | self.tokenizer_report
+        return told(self.report, self.tokenizer_report, "tokenizer")
 
     def save(self, path: Path) -> None:
         write_checkpoint(path, self._state())

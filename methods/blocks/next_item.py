@@ -35,6 +35,13 @@ class NextItemPairs:
         return self.users[rows], self.items[places], self.items[target]
 
 
+def without_pairs(view: TrainingView) -> str | None:
+    """Why nothing can be learned from the sequences, if so."""
+    if (view.sequences.lengths > 1).any():
+        return None
+    return "no user has two training items, so no next item can be learned"
+
+
 def sample(questions: Questions, n: int | None) -> Questions:
     """``n`` of the questions, drawn once and for all; None = all of them."""
     if n is None or n >= len(questions):

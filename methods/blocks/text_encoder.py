@@ -52,6 +52,11 @@ def identify(spec: str) -> dict[str, Any]:
     return {"name": folder.resolve().name, "sha256": folder_hash(folder)}
 
 
+def has_text(texts: Sequence[str]) -> bool:
+    """Whether any item has a text to read."""
+    return any(map(str.strip, texts))
+
+
 def encode_texts(texts: Sequence[str], spec: str, run: Run) -> np.ndarray:
     """(N + 1,) texts by item id -> (N + 1, D) float32; rows are L2-normalised, row 0 (PAD) is zero.
 

@@ -22,9 +22,10 @@ from benchmark.run import Run
 from benchmark.types import TrainingView
 from methods.blocks.alignment import check_alignment
 from methods.blocks.collisions import dedup_digit, repair_nearest_free, repair_sinkhorn
+from methods.blocks.next_item import without_pairs
 from methods.blocks.rqvae import Outputs, Quantizer, quantize
 from methods.blocks.semantic_ids import SemanticIds
-from methods.blocks.text_encoder import encode_texts
+from methods.blocks.text_encoder import encode_texts, has_text
 
 IDS_VERSION = 1
 """Part of every cached set of semantic IDs; a change that moves them raises it."""
@@ -107,6 +108,12 @@ def _codes(
             raise ValueError(f"unknown collision rule '{collisions}'; use digit, {', '.join(rules)}")
         codes = rules[collisions](found.codes, found.residuals, found.codebook)
     return {"codes": codes, "report": np.array(json.dumps(found.report))}
+
+
+def without_ids(view: TrainingView) -> str | None:
+    """Why no model of semantic IDs can be trained, if so."""
+    no_text = None if has_text(view.item_text) else "no item has any text to make semantic IDs from"
+    return without_pairs(view) or no_text
 
 
 def tokenizer_seconds(quantizer: Quantizer, n_items: int) -> float:

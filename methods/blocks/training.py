@@ -381,6 +381,17 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
+def trained_weights(model: nn.Module) -> int:
+    """How many weights are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def told(report: Report, before: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """A training and what came before it; under-trained, too, when the time cap ended ``before[stage]``."""
+    capped = before.get(stage, {}).get("stopped_by") == "cap"
+    return {**vars(report), **({"stopped_by": "cap"} if capped else {}), **before}
+
+
 def load_trainable(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put back what ``trainable_state`` gave. Raises ValueError when the model has other trainable weights."""
     if differing := sorted(state.keys() ^ trainable_state(model).keys()):

@@ -35,17 +35,19 @@ from methods.blocks.causal_lm import Causal, too_long
 from methods.blocks.collaborative import collaborative_model
 from methods.blocks.item_softmax import Rivals, rivals
 from methods.blocks.kmeans import scaling
-from methods.blocks.next_item import NextItemPairs, sample
+from methods.blocks.next_item import NextItemPairs, sample, without_pairs
 from methods.blocks.ranking import Scorer, rank_by_score
 from methods.blocks.self_attention import Windows, rows_of_targets
-from methods.blocks.text_encoder import encode_texts
+from methods.blocks.text_encoder import encode_texts, has_text
 from methods.blocks.training import (
     Report,
     load_trainable,
     read_model,
     seed_everything,
+    told,
     train,
     trainable_state,
+    trained_weights,
     write_checkpoint,
 )
 from methods.setrec.network import SetNetwork
@@ -92,9 +94,7 @@ class SETRec(Scorer):
 
     @classmethod
     def unsuited(cls, view: TrainingView) -> str | None:
-        if (view.sequences.lengths > 1).any():
-            return None
-        return "no user has two training items, so no next item can be learned"
+        return without_pairs(view)
 
     def fit(self, view: TrainingView) -> Self:
         self._check()
@@ -103,7 +103,7 @@ class SETRec(Scorer):
         view = replace(view, max_history=self.config.history or view.max_history)
         self.max_history = view.max_history
         seed_everything(self.run.seed)
-        lm = self._language_model(self.config.cf, _has_text(view))  # refused before anything else is trained
+        lm = self._language_model(self.config.cf, has_text(view.item_text))  # refused before anything else is trained
         vectors, texts = self._vectors(view), self._texts(view)
         self.model = self._network(lm, vectors, texts).to(self.run.device)
         self.beta = 0.5 if self.config.beta is None else self.config.beta  # of both kinds alike until one is chosen
@@ -141,7 +141,7 @@ class SETRec(Scorer):
         """Scaled text vectors (N + 1, F); zero for items without text, None for a dataset without any."""
         if not self.config.tokens:
             return None
-        if not _has_text(view):
+        if not has_text(view.item_text):
             self.facts["semantic"] = "no text"
             return None
         vectors = torch.from_numpy(encode_texts(view.item_text, self.run.text_encoder, self.run))
@@ -273,12 +273,11 @@ class SETRec(Scorer):
         return items.sought(self.model(items.tokens(history, self.features)))
 
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return trained_weights(self.model)
 
     def training_report(self) -> Mapping[str, Any]:
         """Under-trained when the time cap ended either training."""
-        capped = self.facts.get("collaborative", {}).get("stopped_by") == "cap"
-        return vars(self.report) | ({"stopped_by": "cap"} if capped else {}) | self.facts
+        return told(self.report, self.facts, "collaborative")
 
     def save(self, path: Path) -> None:
         items = self.model.items
@@ -312,10 +311,6 @@ class SETRec(Scorer):
     @classmethod
     def estimate(cls, config: SETRecConfig, n_users: int, n_items: int, n_interactions: int) -> Estimate:
         return setrec_estimate(config, n_users, n_items, n_interactions)
-
-
-def _has_text(view: TrainingView) -> bool:
-    return any(map(str.strip, view.item_text))
 
 
 METHOD = SETRec

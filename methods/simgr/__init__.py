@@ -32,14 +32,16 @@ from methods.blocks.next_item import NextItemPairs, sample
 from methods.blocks.ranking import Scorer
 from methods.blocks.self_attention import Windows, rows_of_targets
 from methods.blocks.semantic_ids import SemanticIds
-from methods.blocks.tokenizer import item_ids
+from methods.blocks.tokenizer import item_ids, without_ids
 from methods.blocks.training import (
     Report,
     load_trainable,
     read_model,
     seed_everything,
+    told,
     train,
     trainable_state,
+    trained_weights,
     write_checkpoint,
 )
 from methods.simgr.network import AGGREGATORS, Network
@@ -72,9 +74,7 @@ class SimGR(Scorer):
 
     @classmethod
     def unsuited(cls, view: TrainingView) -> str | None:
-        if not (view.sequences.lengths > 1).any():
-            return "no user has two training items, so no next item can be learned"
-        return None if any(map(str.strip, view.item_text)) else "no item has any text to make semantic IDs from"
+        return without_ids(view)
 
     def fit(self, view: TrainingView) -> Self:
         self._check()
@@ -173,12 +173,11 @@ class SimGR(Scorer):
         return self.model(self.ids.tokens(padded))[torch.arange(len(last), device=last.device), last]
 
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return trained_weights(self.model)
 
     def training_report(self) -> Mapping[str, Any]:
         """Under-trained when the time cap ended either stage."""
-        capped = self.tokenizer_report.get("tokenizer", {}).get("stopped_by") == "cap"
-        return vars(self.report) | ({"stopped_by": "cap"} if capped else {}) | self.tokenizer_report
+        return told(self.report, self.tokenizer_report, "tokenizer")
 
     def save(self, path: Path) -> None:
         state = {
