@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any
 
 from benchmark.records import Record
 from leaderboards.audit_rows import beams, by_rule, decoders, generators, log_scale, name_of, one_pass
-from leaderboards.curves import COLOURS, MARKERS
+from leaderboards.drawing import BLACK, GREY, looks, plain
 
 K = "10"
 
@@ -19,8 +18,7 @@ def figures(group: Sequence[Record]) -> dict[str, Any]:
 
 def _looks(group: Sequence[Record]) -> dict[str, tuple[str, str]]:
     """Colour and marker of every method, the same in all panels."""
-    names = sorted({name_of(record, group) for record in group})
-    return dict(zip(names, cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
+    return looks(sorted({name_of(record, group) for record in group}))
 
 
 def _pareto(group: Sequence[Record]) -> Any:
@@ -32,11 +30,11 @@ def _pareto(group: Sequence[Record]) -> Any:
 
     rules = list(by_rule(group))
     figure = Figure(figsize=(1.2 + 3.9 * len(rules), 3.9), layout="constrained")
-    looks = _looks(group)
+    look_of = _looks(group)
     stars = sorted({name_of(record, group) for record in one_pass(group)})
     for axes, (rule, some) in zip(figure.subplots(1, len(rules), squeeze=False)[0], rules, strict=True):
         for record in some:
-            colour, marker = looks[name_of(record, group)]
+            colour, marker = look_of[name_of(record, group)]
             points = [(row["milliseconds"]["best"], row["metrics"]["ndcg@10"]) for row in decoders(record)]
             if beams(record):
                 axes.plot(*zip(*points[:-1], strict=True), color=colour, marker=marker, markersize=5, linewidth=1.4)
@@ -50,12 +48,12 @@ def _pareto(group: Sequence[Record]) -> Any:
         axes.set_xlabel("milliseconds a user, best batch (log scale)")
         axes.set_ylabel(f"ndcg@10 of {some[0].fields['audit']['users']:,} users")
         axes.set_title(f"rule {rule}", fontsize=9)
-        _plain(axes)
+        plain(axes)
     handles = [
-        axes.plot([], [], color=c, marker=m, label=name)[0] for name, (c, m) in looks.items() if name not in stars
+        axes.plot([], [], color=c, marker=m, label=name)[0] for name, (c, m) in look_of.items() if name not in stars
     ]
-    handles += [axes.plot([], [], "*", color=looks[name][0], markersize=10, label=name)[0] for name in stars]
-    handles.append(axes.plot([], [], "*", color="#000000", markersize=10, linestyle="", label="exact")[0])
+    handles += [axes.plot([], [], "*", color=look_of[name][0], markersize=10, label=name)[0] for name in stars]
+    handles.append(axes.plot([], [], "*", color=BLACK, markersize=10, linestyle="", label="exact")[0])
     _finish(figure, group, handles, "beam sizes beside the marks")
     return figure
 
@@ -68,22 +66,22 @@ def _overlap(group: Sequence[Record]) -> Any:
     names = sorted({name_of(record, group) for record in generators(group)})
     figure = Figure(figsize=(1.4 + 2.5 * max(2, len(names)), 0.9 + 2.4 * len(rules)), layout="constrained")
     panels = figure.subplots(len(rules), len(names), squeeze=False, sharex=True, sharey=True)
-    looks = _looks(group)
+    look_of = _looks(group)
     for line, (rule, some) in zip(panels, rules, strict=True):
         by_name = {name_of(record, group): record for record in some}
         for axes, name in zip(line, names, strict=True):
             axes.set_title(f"{name}, {rule}", fontsize=9)
             if name in by_name:
-                _band(axes, by_name[name], *looks[name])
-            _plain(axes)
+                _band(axes, by_name[name], *look_of[name])
+            plain(axes)
         line[0].set_ylabel(f"overlap@{K} with exact")
     for axes in panels[-1]:
         axes.set_xlabel("beam size (log scale)")
     axes = panels[0][0]
     handles = [
-        axes.plot([], [], color="#000000", marker="o", markersize=4, label="overlap")[0],
-        axes.fill_between([], [], color="#777777", alpha=0.25, label="between its bounds"),
-        axes.plot([], [], color="#000000", linestyle=":", label="users certified exact")[0],
+        axes.plot([], [], color=BLACK, marker="o", markersize=4, label="overlap")[0],
+        axes.fill_between([], [], color=GREY, alpha=0.25, label="between its bounds"),
+        axes.plot([], [], color=BLACK, linestyle=":", label="users certified exact")[0],
     ]
     _finish(figure, group, handles, "")
     return figure
@@ -100,12 +98,6 @@ def _band(axes: Any, record: Record, colour: str, marker: str) -> None:
     axes.set_xticks(sizes, labels=list(map(str, sizes)))
     axes.minorticks_off()
     axes.set_ylim(-0.03, 1.03)
-
-
-def _plain(axes: Any) -> None:
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _finish(figure: Any, group: Sequence[Record], handles: list[Any], note: str) -> None:

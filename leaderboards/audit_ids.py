@@ -6,7 +6,6 @@ What the audits measured is said in ``methods/audits/ids``. Nothing here knows a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any
 
 from tabulate import tabulate
@@ -15,7 +14,7 @@ from benchmark.metrics import parse
 from benchmark.records import Record
 from leaderboards import layout as lay
 from leaderboards.audit_rows import log_scale, name_of
-from leaderboards.curves import COLOURS, MARKERS
+from leaderboards.drawing import BLACK, BLUE, RED, looks, plain
 from leaderboards.layout import Section
 
 SHOWN = ("recall@10", "ndcg@10")
@@ -201,9 +200,9 @@ def figures(group: Sequence[Record]) -> dict[str, Any]:
 
     figure = Figure(figsize=(11.0, 1.9 + max(2.0, 0.55 * len(group))), layout="constrained")
     use, choice, counted = figure.subplots(1, 3)
-    looks = dict(zip([name_of(r, group) for r in group], cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
+    look_of = looks([name_of(r, group) for r in group])
     for record in group:
-        colour, marker = looks[name_of(record, group)]
+        colour, marker = look_of[name_of(record, group)]
         card = record.fields["audit"]["ids"]
         places = range(1, len(card["levels"]) + 1)
         shares = [level["perplexity"] / level["size"] for level in card["levels"]]
@@ -217,11 +216,9 @@ def figures(group: Sequence[Record]) -> dict[str, Any]:
     for axes in (use, choice):
         axes.set_xticks(range(1, levels + 1))
         axes.set_xlabel("level")
-        axes.grid(color="#dddddd", linewidth=0.6)
+        plain(axes)
     _counted(counted, group)
-    for axes in (use, choice, counted):
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+    plain(counted, grid=None)
     fields = group[0].fields
     title = f"{group[0].dataset}, protocol {group[0].protocol['name']}, profile {fields['profile']}: semantic IDs"
     figure.suptitle(title, fontsize=10)
@@ -233,7 +230,7 @@ def figures(group: Sequence[Record]) -> dict[str, Any]:
 def _counted(axes: Any, group: Sequence[Record]) -> None:
     """Bars: what counting by ID adds to recall@10, and what counting strictly takes, in percent of the suite's."""
     for place, record in enumerate(reversed(group)):
-        for way, colour in (("id", COLOURS[1]), ("strict", COLOURS[0])):
+        for way, colour in (("id", RED), ("strict", BLUE)):
             share = inflation(record, "recall@10", way)[1] or 0.0
             axes.barh(place, 100 * share, height=0.5, color=colour)
             side = 1 if way == "id" else -1
@@ -246,7 +243,7 @@ def _counted(axes: Any, group: Sequence[Record]) -> None:
                 va="center",
                 fontsize=7,
             )
-    axes.axvline(0, color="#000000", linewidth=0.8)
+    axes.axvline(0, color=BLACK, linewidth=0.8)
     axes.set_ylim(-0.8, len(group) - 0.2)
     axes.locator_params(axis="x", nbins=5)
     axes.set_yticks(range(len(group)), labels=[name_of(record, group) for record in reversed(group)])

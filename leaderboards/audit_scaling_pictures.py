@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any
 
 from benchmark.records import Record
 from leaderboards.audit_rows import log_scale, name_of
 from leaderboards.audit_scaling_rows import audit, line_of, searches, speed
-from leaderboards.curves import COLOURS, MARKERS
+from leaderboards.drawing import BLACK, BLUE, RED, looks, plain
 
 PANELS = ("recall@10", "ndcg@10")
 WIDE = 100
@@ -27,11 +26,11 @@ def _scores(group: Sequence[Record]) -> Any:
 
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     lines = sorted({line_of(record) for record in group})
-    looks = dict(zip(lines, cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
+    look_of = looks(lines)
     for axes, metric in zip(figure.subplots(1, 2), PANELS, strict=True):
         for line in lines:
             points = _points([record for record in group if line_of(record) == line], metric)
-            colour, marker = looks[line]
+            colour, marker = look_of[line]
             xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
             axes.plot(xs, ys, color=colour, marker=marker, markersize=6, linewidth=1.4, label=line)
         counts = [max(1, audit(record)["weights"]["backbone"]) for record in group]
@@ -40,7 +39,7 @@ def _scores(group: Sequence[Record]) -> Any:
         _name_sizes(axes, group)
         axes.set_xlabel("backbone parameters, millions (log scale)")
         axes.set_ylabel(metric)
-        _plain(axes)
+        plain(axes)
     handles, labels = axes.get_legend_handles_labels()
     _title(figure, group, "scores by size of the backbone")
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
@@ -91,8 +90,8 @@ def _speed(group: Sequence[Record]) -> Any:
     axes = figure.subplots()
     for place, record in enumerate(ordered):
         best, alone = speed(record, "best"), speed(record, "alone")
-        axes.barh(place, best, height=0.6, color=COLOURS[0 if searches(record) else 1])
-        axes.plot(alone, place, "D", color="#000000", markersize=4.5, markeredgecolor="white", markeredgewidth=0.6)
+        axes.barh(place, best, height=0.6, color=BLUE if searches(record) else RED)
+        axes.plot(alone, place, "D", color=BLACK, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6)
         offset: Any = {"textcoords": "offset points", "xytext": (5, 0), "va": "center", "fontsize": 7.5}
         axes.annotate(f"{best:,.0f}" if best >= 10 else f"{best:.1f}", (best, place), **offset)
     axes.set_yticks(range(len(ordered)), labels=[_with_size(record, group) for record in ordered])
@@ -100,13 +99,13 @@ def _speed(group: Sequence[Record]) -> Any:
     log_scale(axes.set_xscale, axes.xaxis, _steps(slowest, fastest))
     axes.set_xlim(slowest / 1.6, fastest * 1.8)
     axes.set_xlabel("users a second (log scale)")
-    _plain(axes)
+    plain(axes)
     beam = audit(group[0])["beam_size"]
     handles: list[Any] = [
-        Patch(color=COLOURS[0], label=f"beam {beam}, best batch"),
-        Patch(color=COLOURS[1], label="one pass, best batch"),
+        Patch(color=BLUE, label=f"beam {beam}, best batch"),
+        Patch(color=RED, label="one pass, best batch"),
     ]
-    handles += axes.plot([], [], "D", color="#000000", markersize=4.5, label="users one by one")
+    handles += axes.plot([], [], "D", color=BLACK, markersize=4.5, label="users one by one")
     _title(figure, group, "inference, timed in turns in one process")
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
@@ -116,12 +115,6 @@ def _with_size(record: Record, group: Sequence[Record]) -> str:
     """The method and, where it does not say so itself, its size."""
     name = name_of(record, group)
     return name if line_of(record) != record.method else f"{name} ({audit(record)['size']})"
-
-
-def _plain(axes: Any) -> None:
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _title(figure: Any, group: Sequence[Record], what: str) -> None:

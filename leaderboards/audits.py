@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from leaderboards import (
     audit_scaling_findings,
     audit_scaling_pictures,
 )
+from leaderboards.drawing import draw
 from leaderboards.layout import Section, place_of
 from leaderboards.tables import TERMINAL_WIDTH, file_name, grid, label, latex_table, plain
 
@@ -173,7 +174,7 @@ def write(question: Question, group: Sequence[Record], folder: Path, name: str) 
     ]
     whole = {"dataset": group[0].dataset, "protocol": group[0].protocol, "findings": findings, "audits": raw}
     write_atomically(folder / f"{name}.json", json_bytes(plain(whole)))
-    return _draw(question, group, folder, name)
+    return draw(_figures(question, group, name), folder)
 
 
 def _provenance(group: Sequence[Record]) -> list[str]:
@@ -188,18 +189,9 @@ def _provenance(group: Sequence[Record]) -> list[str]:
     return sorted(lines)
 
 
-def _draw(question: Question, group: Sequence[Record], folder: Path, name: str) -> list[str]:
-    """The figures as SVG and PNG; the same audits give the same SVG. Without matplotlib a note says so."""
-    try:
-        from matplotlib import rc_context
-    except ImportError:
-        return ["no pictures: matplotlib is not installed"]
-    style: Any = {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9}
-    with rc_context(style):
-        for kind, figure in question.figures(group).items():
-            figure.savefig(folder / f"{name}-{kind}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{name}-{kind}.png", dpi=150, metadata={"Software": None})
-    return []
+def _figures(question: Question, group: Sequence[Record], name: str) -> Iterator[tuple[str, Any]]:
+    for kind, figure in question.figures(group).items():
+        yield f"{name}-{kind}", figure
 
 
 def copy(kind: str, found: Sequence[Record], folder: Path) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmark.records import Record
+from leaderboards.drawing import COLOURS, MARKERS, draw, plain
 from leaderboards.tables import file_name
 
-# Okabe and Ito's palette, told apart with any colour vision; the markers repeat what the colours say.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
 
 
@@ -22,22 +20,16 @@ def draw_curves(found: Sequence[Record], folder: Path) -> None:
     Methods without a training are left out, and a dataset without any trained method gets no figure. The same
     records give the same SVG. Without matplotlib nothing is drawn.
     """
-    try:
-        from matplotlib import rc_context
-    except ImportError:
-        return
+    draw(_figures(found), folder)
+
+
+def _figures(found: Sequence[Record]) -> Iterator[tuple[str, Any]]:
     by_dataset: dict[str, list[Record]] = defaultdict(list)
     for record in found:
         if record.status == "ok" and record.fields["training"].get("curve"):
             by_dataset[record.dataset].append(record)
     for dataset, trained in sorted(by_dataset.items()):
-        style: Any = {"svg.hashsalt": dataset, "svg.fonttype": "none", "font.size": 9}
-        with rc_context(style):
-            figure = _figure(dataset, trained)
-            folder.mkdir(parents=True, exist_ok=True)
-            name = folder / f"{file_name(dataset)}-training"
-            figure.savefig(name.with_name(f"{name.name}.svg"), metadata={"Date": None})
-            figure.savefig(name.with_name(f"{name.name}.png"), dpi=150, metadata={"Software": None})
+        yield f"{file_name(dataset)}-training", _figure(dataset, trained)
 
 
 def _figure(dataset: str, trained: Sequence[Record]) -> Any:
@@ -51,9 +43,7 @@ def _figure(dataset: str, trained: Sequence[Record]) -> Any:
     axes.set_xlabel("epochs")
     axes.set_ylabel("validation score (mark = chosen epoch)")
     axes.set_ylim(bottom=0)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     fields = trained[0].fields
     axes.set_title(f"{dataset}, profile {fields['profile']}: training", fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))

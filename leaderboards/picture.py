@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leaderboards import drawing
+from leaderboards.drawing import BETTER, OPEN, REFERENCE, WORSE, plain
 from leaderboards.layout import label
 from leaderboards.summary import Row, Summary
 from leaderboards.tables import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Okabe and Ito's palette, told apart with any colour vision; the markers repeat what the colours say.
-BETTER, WORSE, OPEN, REFERENCE = "#0072B2", "#D55E00", "#777777", "#000000"
 
 _CHANCE = {"above chance": (BETTER, "^"), "below chance": (WORSE, "v"), "": (OPEN, "o")}
 
@@ -25,25 +24,14 @@ def draw(summaries: Sequence[Summary], folder: Path) -> list[str]:
     Where the protocol has settings, ``<dataset>.settings.svg`` and ``.png`` show recall in each of them beside chance.
     Without matplotlib nothing is drawn and the note says so. The same summary gives the same SVG.
     """
-    try:
-        from matplotlib import rc_context
-    except ImportError:
-        return ["no pictures: matplotlib is not installed"]
-    folder.mkdir(parents=True, exist_ok=True)
-    for summary in summaries:
-        if not summary.rows:
-            continue
-        style: Any = {"svg.hashsalt": summary.dataset, "svg.fonttype": "none", "font.size": 9}
-        with rc_context(style):
-            _save(_figure(summary), folder, file_name(summary.dataset))
-            if summary.settings:
-                _save(_settings(summary), folder, f"{file_name(summary.dataset)}.settings")
-    return []
+    return drawing.draw(_figures(summaries), folder)
 
 
-def _save(figure: Any, folder: Path, name: str) -> None:
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+def _figures(summaries: Sequence[Summary]) -> Iterator[tuple[str, Any]]:
+    for summary in (one for one in summaries if one.rows):
+        yield file_name(summary.dataset), _figure(summary)
+        if summary.settings:
+            yield f"{file_name(summary.dataset)}.settings", _settings(summary)
 
 
 def _figure(summary: Summary) -> Any:
@@ -158,7 +146,5 @@ def _legend(axes: Axes, summary: Summary) -> None:
 
 
 def _plain(axes: Axes) -> None:
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    plain(axes, "x")
     axes.locator_params(axis="x", nbins=5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ from tabulate import tabulate
 
 from benchmark.job import Planned
 from benchmark.progress import duration
+from leaderboards import drawing
 
-# Okabe and Ito's palette, as in the other pictures; the markers repeat what the colours say.
-TRIAL, CHOSEN, FAILED, BEST = "#0072B2", "#D55E00", "#777777", "#000000"
+TRIAL, CHOSEN, FAILED, BEST = drawing.BLUE, drawing.RED, drawing.GREY, drawing.BLACK
 
 
 def show(chosen: Sequence[Planned], folder: Path) -> list[str]:
@@ -42,16 +42,11 @@ def draw(tuning: Mapping[str, Any], folder: Path, title: str) -> list[str]:
 
     Without matplotlib nothing is drawn and the note says so. The same trials give the same SVG.
     """
-    try:
-        from matplotlib import rc_context
-    except ImportError:
-        return ["no picture: matplotlib is not installed"]
-    style: Any = {"svg.hashsalt": "tuning", "svg.fonttype": "none", "font.size": 9}
-    with rc_context(style):
-        figure = _figure(tuning, title)
-        figure.savefig(folder / "tuning.svg", metadata={"Date": None})
-        figure.savefig(folder / "tuning.png", dpi=150, metadata={"Software": None})
-    return []
+    return drawing.draw(_figures(tuning, title), folder)
+
+
+def _figures(tuning: Mapping[str, Any], title: str) -> Iterator[tuple[str, Any]]:
+    yield "tuning", _figure(tuning, title)
 
 
 def _figure(tuning: Mapping[str, Any], title: str) -> Any:
@@ -75,8 +70,6 @@ def _figure(tuning: Mapping[str, Any], title: str) -> Any:
     axes.set_xlabel("trial")
     axes.set_ylabel(tuning["metric"].replace("valid:", "validation "))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    drawing.plain(axes)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
