@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leaderboards.across import Across
 from leaderboards.across_groups import Group
 from leaderboards.across_protocols import Beside, Page
-from leaderboards.picture import BETTER, OPEN, REFERENCE, WORSE
+from leaderboards.drawing import BETTER, OPEN, REFERENCE, WORSE, draw, plain
 from leaderboards.tables import file_name
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _LOOK = {
     1: (BETTER, "^", "passes another, told apart on both sides"),
     -1: (WORSE, "v", "is passed, told apart on both sides"),
 }
-_STILL = (OPEN, "o", "no such change")
+_STILL = (OPEN, "o", "neither, or both")
 
 
 def slopes_name(one: Beside) -> str:
@@ -35,20 +35,15 @@ def ranks_name(one: Group) -> str:
 
 def draw_across(made: Across, folder: Path) -> list[str]:
     """SVG and PNG of every pair of protocols, and of mean ranks where there are datasets enough -> notes to print."""
-    try:
-        from matplotlib import rc_context
-    except ImportError:
-        return ["no pictures across tables: matplotlib is not installed"]
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = [(slopes_name(one), lambda one=one: _slopes(one)) for one in made.beside]
-    drawn += [(ranks_name(one), lambda one=one: _mean_ranks(one)) for one in made.groups if one.critical is not None]
-    for name, figure_of in drawn:
-        style: Any = {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9}
-        with rc_context(style):
-            figure = figure_of()
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-    return []
+    return draw(_figures(made), folder)
+
+
+def _figures(made: Across) -> Iterator[tuple[str, Any]]:
+    for beside in made.beside:
+        yield slopes_name(beside), _slopes(beside)
+    for group in made.groups:
+        if group.critical is not None:
+            yield ranks_name(group), _mean_ranks(group)
 
 
 def _slopes(one: Beside) -> Any:
@@ -117,9 +112,7 @@ def _mean_ranks(one: Group) -> Any:
     )
     axes.set_ylim(len(ranks) - 0.5, -0.5)
     axes.set_xlabel(f"mean rank over {len(one.datasets)} datasets; a bar joins methods closer than {one.critical:.2f}")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    plain(axes, "x")
     axes.tick_params(axis="y", length=0)
     axes.set_title(f"{one.place}, {one.primary}", fontsize=10)
     return figure

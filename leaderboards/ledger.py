@@ -28,6 +28,10 @@ from leaderboards.scores import PART_RESAMPLES, RESAMPLES, Interval, intervals
 
 INSIDE, BELOW, ABOVE = "inside", "below", "above"
 """Where ours stands: the published figure lies inside our interval, or ours is below or above it."""
+ENDED = {"limit": "all that were set", "patience": "ended by patience", "cap": "ended by the cap on training time"}
+"""Whatever ended a training."""
+ENCODERS = {"TIGER": "Sentence-T5", "GenPlugin": "Llama 2"}
+"""What reads the item texts in a paper, where it says so for all its rows that read them."""
 Runs = Sequence[Record]
 """Seeds of one configuration of one method on one dataset."""
 
@@ -162,6 +166,7 @@ def _intervals(scores: dict[tuple[Figure, int], np.ndarray], whole: bool) -> dic
 
 def _row(figure: Figure, match: Match, runs: Runs, scores: np.ndarray, interval: Interval) -> Row:
     first = runs[0]
+    reason = known_reason(first, figure)
     return Row(
         figure=figure,
         match=match,
@@ -175,10 +180,24 @@ def _row(figure: Figure, match: Match, runs: Runs, scores: np.ndarray, interval:
         spread=float(scores.mean(0).std(ddof=1)) if len(runs) > 1 else None,
         interval=interval,
         reruns=tuple(others(match, figure)),
-        reason=known_reason(first, figure),
+        reason=f"{reason}; {facts_of(first, figure)}" if reason else "",
         under_trained=any((record.fields["training"] or {}).get("stopped_by") == "cap" for record in runs),
         doubts=published_doubts().get(figure, ()),
     )
+
+
+def facts_of(record: Record, figure: Figure) -> str:
+    """What the run was, by its record, and what the paper names of its own."""
+    fields, training = record.fields, record.fields["training"] or {}
+    ours = [f"{fields['parameters']:,} parameters"] if fields["parameters"] else []
+    if "epochs" in training:
+        ours.append(f"{training['epochs']} epochs ({ENDED.get(str(training.get('stopped_by')), 'end not recorded')})")
+    theirs = [figure.backbone] if figure.backbone else []
+    if fields["text_encoder"]:
+        ours.append(f"item texts by {fields['text_encoder']['name']}")
+        theirs += [f"item texts by {ENCODERS[figure.paper]}"] if figure.paper in ENCODERS else []
+    sides = ((f"ours (seed {record.seed})", ours), ("the paper's", theirs))
+    return "; ".join(f"{side}: {', '.join(facts)}" for side, facts in sides if facts)
 
 
 def _ordered(rows: Iterable[Row]) -> list[Row]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leaderboards.drawing import BETTER, OPEN, REFERENCE, WORSE, draw, plain
 from leaderboards.ledger import ABOVE, BELOW, INSIDE, Ledger, Row, by_place
 from leaderboards.ledger_checks import IMPOSSIBLE, ONE_TARGET
-from leaderboards.ledger_data import SETTINGS
-from leaderboards.picture import BETTER, OPEN, REFERENCE, WORSE
+from leaderboards.ledger_data import SETTINGS, SHORTER, SMALLER
 from leaderboards.tables import file_name
 
 if TYPE_CHECKING:
@@ -33,18 +33,13 @@ def picture_name(place: tuple[str, str]) -> str:
 
 def draw_ledger(made: Ledger, folder: Path) -> list[str]:
     """One SVG and PNG per protocol and dataset -> notes to print. Without matplotlib nothing is drawn."""
-    try:
-        from matplotlib import rc_context
-    except ImportError:
-        return ["no pictures of the ledger: matplotlib is not installed"]
-    folder.mkdir(parents=True, exist_ok=True)
+    return draw(_figures(made), folder)
+
+
+def _figures(made: Ledger) -> Iterator[tuple[str, Any]]:
     for place, rows in by_place(made.rows).items():
-        style: Any = {"svg.hashsalt": picture_name(place), "svg.fonttype": "none", "font.size": 9}
-        with rc_context(style):
-            figure = _figure(place, [r for r in rows if r.figure.subset in SHOWN and r.figure.name in PANELS])
-            figure.savefig(folder / f"{picture_name(place)}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{picture_name(place)}.png", dpi=150, metadata={"Software": None})
-    return []
+        shown = [r for r in rows if r.figure.subset in SHOWN and r.figure.name in PANELS]
+        yield picture_name(place), _figure(place, shown)
 
 
 def _figure(place: tuple[str, str], rows: Sequence[Row]) -> Any:
@@ -59,9 +54,7 @@ def _figure(place: tuple[str, str], rows: Sequence[Row]) -> Any:
                 _draw(axes, lines.index(_line(row)), row)
         axes.set_xlabel(f"{metric}, 95 % interval over users")
         axes.set_xlim(left=0)
-        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        plain(axes, "x")
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=6)
     panels[0].set_yticks(range(len(lines)), lines)
@@ -86,7 +79,8 @@ def _draw(axes: Axes, place: int, row: Row) -> None:
     if row.reruns:
         axes.plot(row.reruns, [place] * len(row.reruns), "|", color=OPEN, markersize=7, markeredgewidth=0.9)
     axes.plot(list(row.interval), [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
-    axes.plot(row.value, place, marker, color=colour, markersize=5)
+    face = "white" if row.size else colour
+    axes.plot(row.value, place, marker, color=colour, markersize=5, markerfacecolor=face)
     axes.plot(row.figure.value, place, _diamond(row), color=REFERENCE, markersize=6, markerfacecolor="none")
 
 
@@ -108,4 +102,7 @@ def _legend(figure: Any, axes: Axes, rows: Sequence[Row]) -> None:
         for verdict, (colour, marker) in _LOOK.items()
         if verdict in present
     ]
+    if any(row.size for row in rows):
+        label = f"hollow: {SMALLER} or {SHORTER}"
+        handles += axes.plot([], [], "o", color=OPEN, markerfacecolor="white", linestyle="", label=label)
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)

@@ -142,6 +142,42 @@ def test_a_smaller_run_beside_a_larger_model_is_marked(tmp_path, method, profile
     assert all(not row.reason for row in rows if not row.size and row.figure.paper != "TIGER")
 
 
+def test_reasons_tell_what_the_record_says_of_the_run(tmp_path):
+    def told(name: str, **changes: Any) -> str:
+        record = run(tmp_path / name, "tiger", at_ranks(some_ranks(0)), **changes)
+        return only(ledger([record]).rows, paper="GenPlugin", metric="HR@10").reason
+
+    done = {"stopped_by": "limit", "epochs": 7}
+    reason = told("a", training=done, parameters=1_234, text_encoder={"name": "some-encoder", "sha256": "1"})
+    assert (
+        "; ours (seed 0): 1,234 parameters, 7 epochs (all that were set), item texts by some-encoder; the paper's: "
+        in reason
+    )
+    assert reason.endswith("T5-4+4L-d128, item texts by Llama 2")
+    capped = told("b", training={"stopped_by": "cap", "epochs": 3}, parameters=None)
+    assert "ours (seed 0): 3 epochs (ended by the cap on training time); the paper's" in capped
+    assert told("c", training={**done, "stopped_by": "patience"}) != reason
+    assert told("d", profile="full", training=done) == "", "facts alone are no reason"
+
+
+def test_the_rebuild_is_told_of_tigers_own_figures_on_the_unified_track_only(tmp_path):
+    for track, share in (("unified", 1), ("paper", 0)):
+        rows = ledger([run(tmp_path / track, "tiger", at_ranks(some_ranks(0)), track=track)]).rows
+        assert {("user token" in r.reason) for r in rows if r.figure.paper == "TIGER"} == {bool(share)}
+        assert not any("user token" in r.reason for r in rows if r.figure.paper == "GenPlugin")
+
+
+def test_reruns_of_tigers_own_layout_stand_beside_its_own_figures_only(tmp_path):
+    rows = ledger([run(tmp_path, "tiger", at_ranks(some_ranks(0)))]).rows
+    assert {r.figure.paper for r in rows if r.reruns} == {"TIGER"}
+
+
+def test_sasrec_is_matched_with_the_loss_that_the_paper_ran():
+    sasrec = {f.paper: f for f in figures() if f.method == "SASRec"}
+    closest = {paper: [m.ours for m in ledger_data.matches(f) if m.closest] for paper, f in sasrec.items()}
+    assert closest == {"GenPlugin": ["sasrec@bce"], "SimGR": ["recbole:SASRec"]}
+
+
 def test_runs_that_may_not_stand_beside_papers_are_left_out_with_their_reason(tmp_path):
     scores = at_ranks(some_ranks(0))
     old = {"name": "loo", "version": 1, "hash": "0ld"}
@@ -183,7 +219,7 @@ def test_all_files_are_the_same_whatever_the_order_of_the_records(tmp_path):
     stored = json.loads((tmp_path / "a" / "ledger.json").read_text())
     assert len(lines) == len(stored["rows"]) == len(ledger(runs).rows)
     assert SMALLER in text and IMPOSSIBLE in text and str(tmp_path) not in text
-    assert f"of {len(lines)} published figures" in told[0]
+    assert f"of {len(lines)} comparisons" in told[0]
 
 
 def test_no_list_of_one_answer_is_ever_called_impossible():
@@ -241,6 +277,37 @@ def test_twins_second_prints_and_falls_among_warm_items_are_suspicious():
     assert [f.subset for f in fallen] == ["warm"]
 
 
+def test_head_and_tail_that_do_not_make_the_whole_are_suspicious():
+    def of(whole: float, head: float, tail: float) -> list[Figure]:
+        parts = {"all": whole, "head": head, "tail": tail}
+        return [f for subset, v in parts.items() for f in printed({"HR@10": v}, subset=subset, dataset=TOYS)]
+
+    made = (8_970 * 0.10 + 10_442 * 0.02) / 19_412  # users as GenPlugin's Table 5 counts them
+    assert not doubts(of(round(made + 0.002, 4), 0.10, 0.02))
+    found = doubts(of(round(made + 0.003, 4), 0.10, 0.02))
+    assert {f.subset for f in found} == {"all", "head", "tail"}
+    assert all(f"make {made:.4f}, all users" in d.text for some in found.values() for d in some)
+    marked = {
+        (f.dataset.partition("-")[2], f.method)
+        for f, some in published_doubts().items()
+        if any("weighted" in d.text for d in some)
+    }
+    instruments = (("instruments-img", name) for name in ("MQL4GRec", "MQL4GRec++", "TIGER"))
+    assert marked == {("toys", "MQL4GRec"), *instruments}
+
+
+def test_our_runs_stand_beside_reruns_with_seen_items_kept_and_dropped(tmp_path):
+    ranks = some_ranks(0, share=0.5)
+    scores = at_ranks(ranks)
+    scores |= {f"{name}/seen-dropped": np.minimum(1.0, values * 2) for name, values in scores.items()}
+    write_ledger([run(tmp_path, "tiger", scores)], tmp_path / "out")
+    lines = [line for line in (tmp_path / "out" / "ledger.md").read_text().splitlines() if "**ours**" in line]
+    shown = [[cell.strip() for cell in line.split("|")][5:9] for line in lines]
+    names = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+    kept, dropped = ([f"{scores[name + end].mean():.4f}" for name in names] for end in ("", "/seen-dropped"))
+    assert shown == [kept, dropped] and kept != dropped and "seen items dropped" in lines[1]
+
+
 def test_the_cited_figures_are_whole():
     counts = Counter(f"{f.paper} {f.protocol}" for f in figures())
     assert counts.keys() == {"TIGER loo", "GenPlugin loo", "SimGR loo", "SETRec warmcold-setrec"}
@@ -261,6 +328,6 @@ def test_every_matched_method_exists_and_its_presets_too():
 
 
 def test_faulty_reruns_are_told_but_never_compared_with(tmp_path):
-    row = only(ledger([run(tmp_path, "tiger", at_ranks(some_ranks(0)))]).rows, paper="GenPlugin", metric="HR@10")
+    row = only(ledger([run(tmp_path, "tiger", at_ranks(some_ranks(0)))]).rows, paper="TIGER", metric="Recall@10")
     faulty = [r.value for r in reruns() if r.method == "TIGER" and r.fault and r.dataset == BEAUTY]
     assert faulty and not set(faulty) & set(row.reruns) and len(row.reruns) > 5
