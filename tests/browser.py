@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,6 +69,15 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         """The value of a JavaScript function body."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": arguments})
+
+    def eventually(self, script: str, *arguments: Any, seconds: float = 10) -> bool:
+        """Whether the value of a function body becomes true within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self.run(script, *arguments):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
 
     def click(self, selector: str) -> None:
         self._ask("POST", f"/element/{self._find(selector)}/click", {})

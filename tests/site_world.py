@@ -13,6 +13,7 @@ from leaderboards.scores import SliceCell
 from leaderboards.site import write_site
 from leaderboards.summary import Summary, summarise
 from leaderboards.targets import Asked
+from tests.browser import Browser
 from tests.test_tables import FAST, fake, some
 
 HOSTILE = '</script><img src="x" onerror="window.harmed=1">&amp;\u202e"\'\u2028${1}'
@@ -23,6 +24,10 @@ AUDIT = """# toys: audit of ids
 ## Findings
 
 **{hostile}** collides | often.
+
+![a card](toys.ids-card.svg)
+
+![gone](toys.ids-gone.svg)
 
 ## Codes
 
@@ -44,6 +49,15 @@ LEDGER = """# Published and ours
 |:----|----:|
 | x   |   1 |
 """
+
+
+PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
+
+EVERY_VIEW = (
+    "const links = SITE.tables.flatMap((table) => tabsOf(table).map((tab) => linkTo(table, tab.key)));"
+    "const see = (link) => { keep('replaceState', link); draw(); return document.querySelector('main'); };"
+)
+"""All places within the tables, and how to go to one."""
 
 
 def found(root: Path) -> list[Record]:
@@ -83,9 +97,31 @@ def build(root: Path) -> tuple[Path, list[Summary]]:
     place = root / "tables" / "loo" / "unified-small"
     tables.write([one for one in made if one.shared["protocol"]["name"] == "loo"], place)
     (place / "toys.ids.md").write_text(AUDIT.format(hostile=HOSTILE))
+    (place / "toys.ids-card.svg").write_text(PICTURE)
+    (place / "citations.bib").write_text("% nothing\n")
     (place / "toys-2.csv").write_text("of another dataset")
     (root / "ledger.md").write_text(LEDGER)
     (root / "ledger.csv").write_text("a,b\nx,1\n")
-    (root / "ledger-x.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>')
+    (root / "ledger-x.svg").write_text(PICTURE)
     write_site(records, root / "site", tables=root / "tables", ledger=root, summaries=made)
     return root / "site", made
+
+
+def visit(browser: Browser, folder: Path, place: str) -> None:
+    """Open the page from its file."""
+    browser.open("about:blank")
+    browser.open((folder / "index.html").as_uri() + place)
+
+
+def go(browser: Browser, place: str) -> None:
+    """Show another place of the open page."""
+    browser.run("keep('replaceState', arguments[0]); draw()", place)
+
+
+def too_wide(browser: Browser, places: list[str]) -> list[str]:
+    """Those of the places that are wider than the window."""
+    return browser.run(
+        "return arguments[0].filter((place) => { keep('replaceState', place); draw();"
+        "  return document.scrollingElement.scrollWidth > document.documentElement.clientWidth; })",
+        places,
+    )

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -117,9 +118,13 @@ def test_files_are_copied_and_those_of_others_are_not(built):
     folder, _ = built
     table = table_of(data_of(folder), "toys")
     names = {Path(file["href"]).name for file in table["files"]}
-    assert names == {"toys.csv", "toys.tex", "toys.json", "toys.md", "toys.ids.md"}
+    tables = {"toys.csv", "toys.tex", "toys.json", "toys.md"}
+    assert names == tables | {"toys.ids.md", "toys.ids-card.svg", "citations.bib"}
     assert all((folder / file["href"]).stat().st_size == file["bytes"] for file in table["files"])
-    assert [audit["kind"] for audit in table["audits"]] == ["ids"]
+    (audit,) = table["audits"]
+    pictures = [block["href"] for block in audit["blocks"] if block["kind"] == "picture"]
+    assert audit["kind"] == "ids" and pictures == ["files/loo/unified-small/toys.ids-card.svg"]
+    assert "leakage" in data_of(folder)["questions"]  # so the page can say that it was not asked
 
 
 def test_the_page_grows_with_rows_and_not_with_users(built):
@@ -149,6 +154,11 @@ def test_documents_become_blocks():
     assert heading == {"kind": "heading", "level": 1, "text": "T"}
     assert sentence["text"] == "One bold line of 2 * 3 * 4." and items["items"] == ["a b", "c"]
     assert table == {"kind": "table", "header": ["x", "y"], "rows": [["a | b", "1"]], "numeric": [False, True]}
+
+
+def test_numbered_notes_keep_their_numbers():
+    (notes,) = document.blocks("3. First `one`.\n4. Second: 2. of all.\n")
+    assert notes == {"kind": "notes", "first": 3, "items": ["First one.", "Second: 2. of all."]}
 
 
 def test_pictures_stand_where_the_document_names_them(built):
@@ -205,6 +215,23 @@ def test_rules_of_every_protocol_are_shown(built):
     shown = {one["name"]: one for one in data_of(folder)["protocols"]}
     loo = protocols.load("loo")
     assert shown["loo"] == {"name": "loo", "version": 1, "hash": loo.hash, "rules": json.loads(json.dumps(loo.rules))}
+
+
+def test_a_card_knows_what_to_cite(built):
+    folder, _ = built
+    cited = {card["key"]: card["bibtex"] for card in data_of(folder)["methods"]}
+    assert cited["sasrec"].startswith("@inproceedings{kang2018sasrec,") and "@article{klenitskiy" not in cited["markov"]
+    assert cited["popularity"] == cited[HOSTILE] == "" and cards.bibtex("beauty").count("\n@") == 1
+
+
+def test_the_command_of_a_run_is_one_that_a_shell_takes_as_it_is():
+    fields = {"method": "recbole:GRU4Rec", "method_source": None, "limit_users": None, "seed": 2, "track": "unified"}
+    fields |= {"dataset": "it's; rm", "profile": "small", "protocol": {"name": "loo"}}
+    words = "run_all.py --protocol loo --datasets X --methods recbole:GRU4Rec --seeds 2 --track unified --profile small"
+    expected = [fields["dataset"] if word == "X" else word for word in words.split()]
+    assert shlex.split(data.command(fields)) == ["python", *expected]
+    for other in ({"method": HOSTILE}, {"method_source": "abc"}, {"limit_users": 9}, {"method": "graph@tuned"}):
+        assert data.command(fields | other) is None
 
 
 def test_numbers_are_short():

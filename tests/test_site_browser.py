@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import pytest
 
 from tests.browser import Browser, missing
-from tests.site_world import HOSTILE, build
+from tests.site_world import EVERY_VIEW, HOSTILE, build, go, too_wide, visit
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=f"no browser: {missing()}")]
 TOYS = "#leaderboard/loo%2Funified-small%2Ftoys/"
@@ -22,22 +23,18 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def window(tmp_path_factory):
+def window(tmp_path_factory, site):
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        visit(browser, site[0], "")
         yield browser
 
 
 @pytest.fixture
-def browser(site, window):
-    """The ranked table of toys, drawn anew."""
-    visit(window, site[0], f"{TOYS}ranking")
+def browser(window):
+    """The ranked table of toys, drawn anew: all that was chosen stands in the address."""
+    go(window, f"{TOYS}ranking")
     window.told()
     return window
-
-
-def visit(browser, folder, place):
-    browser.open("about:blank")
-    browser.open((folder / "index.html").as_uri() + place)
 
 
 def order(browser):
@@ -69,7 +66,7 @@ def test_headers_sort_both_ways_and_say_so(browser):
     assert order(browser) == ranked and [sorted_as(browser, i) for i in (0, 2)] == ["none", "descending"]
     browser.click("#panel thead th:nth-child(3) button")
     assert sorted_as(browser, 2) == "ascending"
-    values = [float(text) for text in browser.texts("#panel tbody td.value")]
+    values = [float(text) for text in browser.texts("#panel tbody td.value > :first-child")]
     assert values == sorted(values) and order(browser)[-1] == ranked[0]
     browser.click("#panel thead th:nth-child(2) button")  # names
     assert sorted(order(browser)) == sorted(ranked) and order(browser) != ranked
@@ -109,11 +106,12 @@ def test_tabs_follow_the_arrow_keys(browser):
 
 
 def test_every_view_of_every_table_is_drawn_in_silence(browser, site):
-    links = browser.run("return SITE.tables.flatMap((table) => tabsOf(table).map((tab) => linkTo(table, tab.key)))")
-    assert len(links) > 20
-    for link in [*links, *PAGES]:
-        browser.run("location.hash = arguments[0]; draw()", link)
-        assert len(browser.run("return document.querySelector('main').innerText")) > 100, link
+    visit(browser, site[0], "")
+    drawn = browser.run(
+        EVERY_VIEW + "return [...links, ...arguments[0]].map((link) => [link, see(link).innerText.length])",
+        PAGES,
+    )
+    assert len(drawn) > 25 and not [link for link, length in drawn if length <= 100]
     assert [line for line in browser.told() if "favicon" not in line] == []
     assert browser.run("return window.harmed") is None
 
@@ -129,20 +127,19 @@ def test_no_request_leaves_the_page(browser, site):
 
 
 def test_every_link_leads_somewhere(browser, site):
-    for place in (*PAGES, f"{TOYS}files", f"{TOYS}ranking"):
-        visit(browser, site[0], place)
-        for link in browser.run("return [...document.links].map((one) => one.href)"):
-            address = urlsplit(link)
-            path = url2pathname(address.path)
-            assert address.scheme == "file" and path.startswith(str(site[0]))
-            assert (site[0] / path).exists(), link
-            known = browser.run(
-                "const [p, t] = arguments[0].split('/').map(decodeURIComponent);"
-                "const page = PAGES.some((one) => one.key === p);"
-                "return !p || p === 'main' || (page && (p !== 'leaderboard' || !t || tableOf(t)))",
-                address.fragment,
-            )
-            assert known, link
+    links = browser.run(
+        "const known = (hash) => { const [p, t] = hash.slice(1).split('/').map(decodeURIComponent);"
+        "  const page = PAGES.some((one) => one.key === p);"
+        "  return !p || p === 'main' || (page && (p !== 'leaderboard' || !t || !!tableOf(t))); };"
+        "return arguments[0].flatMap((place) => { keep('replaceState', place); draw();"
+        "  return [...document.links].map((one) => [one.href, known(one.hash)]); })",
+        [*PAGES, f"{TOYS}files", f"{TOYS}ranking"],
+    )
+    assert len(links) > 60 and {urlsplit(link).scheme for link, _ in links} == {"file"}
+    for link in {link: known for link, known in links}:
+        path = url2pathname(urlsplit(link).path)
+        assert path.startswith(str(site[0])) and Path(path).exists(), link
+    assert not [link for link, known in links if not known]
 
 
 def test_provenance_is_one_click_away(browser):
@@ -166,8 +163,8 @@ def test_harmful_strings_are_text(browser):
     assert browser.run("return window.harmed") is None
 
 
-def test_points_of_the_picture_tell_themselves_by_key(browser, site):
-    visit(browser, site[0], f"{TOYS}pareto")
+def test_points_of_the_picture_tell_themselves_by_key(browser):
+    go(browser, f"{TOYS}pareto")
     browser.run("document.querySelector('.point').focus()")
     told = browser.texts(".told")[0]
     assert "ndcg@10" in told and "ms per user" in told
@@ -175,23 +172,116 @@ def test_points_of_the_picture_tell_themselves_by_key(browser, site):
     assert browser.run("return document.querySelector('dialog').open")
 
 
-def test_pairs_are_walked_by_arrow_keys(browser, site):
-    visit(browser, site[0], f"{TOYS}pairs")
-    first = order(browser) or browser.texts(".matrix tbody th bdi")
+def test_pairs_are_walked_by_arrow_keys(browser):
+    go(browser, f"{TOYS}pairs")
+    first = browser.texts(".matrix tbody th bdi")
     browser.run("document.querySelector('.matrix td').focus()")
     browser.press("Down")
     assert browser.texts(".told")[0].startswith(f"{first[1]} is ") and first[0] in browser.texts(".told")[0]
 
 
-def test_a_phone_scrolls_tables_and_not_the_page(browser, site):
+def test_a_phone_scrolls_tables_and_not_the_page(browser):
     browser.tools("Emulation.setDeviceMetricsOverride", width=380, height=800, deviceScaleFactor=1, mobile=True)
     try:
-        for place in (f"{TOYS}ranking", f"{TOYS}slices", f"{TOYS}pareto", *PAGES):
-            visit(browser, site[0], place)
-            wide = browser.run("return document.scrollingElement.scrollWidth - document.documentElement.clientWidth")
-            assert wide <= 0, place
+        assert too_wide(browser, [f"{TOYS}ranking", f"{TOYS}slices", f"{TOYS}pareto", *PAGES]) == []
     finally:
         browser.tools("Emulation.clearDeviceMetricsOverride")
+
+
+def test_print_leaves_nothing_out(browser):
+    browser.tools("Emulation.setDeviceMetricsOverride", width=1039, height=700, deviceScaleFactor=1, mobile=False)
+    browser.tools("Emulation.setEmulatedMedia", media="print")
+    try:
+        views = browser.run("return tabsOf(VIEW.table).map((tab) => linkTo(VIEW.table, tab.key))")
+        assert too_wide(browser, [*views, *PAGES]) == []
+        ink = "document.documentElement.dataset.theme = 'dark'; return getComputedStyle(document.body).color"
+        assert browser.run(ink) == "rgb(0, 0, 0)"
+    finally:
+        browser.run("delete document.documentElement.dataset.theme")
+        browser.tools("Emulation.setEmulatedMedia", media="")
+        browser.tools("Emulation.clearDeviceMetricsOverride")
+
+
+def test_an_address_brings_back_filters_order_and_row(browser, site):
+    browser.type("input[type=search]", "r")
+    browser.click(".chips button")  # floors
+    browser.click("#panel thead th:nth-child(2) button")
+    open_row(browser, "sasrec")
+    kept = browser.run("return [location.hash, [...document.querySelectorAll('.name bdi')].map((o) => o.textContent)]")
+    visit(browser, site[0], kept[0])
+    assert order(browser) == kept[1] and len(kept[1]) > 1 and sorted_as(browser, 1) == "ascending"
+    assert browser.run("return document.querySelector('input[type=search]').value") == "r"
+    assert browser.texts("#detail-title") == ["sasrec"] and browser.run("return document.querySelector('dialog').open")
+    browser.press("Escape")
+    assert browser.run("return location.hash.includes('row=')") is False
+
+
+def test_the_browser_goes_back_to_the_table_before(browser):
+    before = browser.run("return location.hash")
+    browser.click("#tab-metrics")
+    browser.run("location.hash = '#datasets'")
+    browser.run("history.go(-2)")
+    there = "return location.hash === arguments[0] && !!document.querySelector('#tab-ranking[aria-selected=true]')"
+    assert browser.eventually(there, before)
+
+
+def test_the_keyboard_keeps_its_place(browser):
+    go(browser, f"{TOYS}pareto")
+    browser.run("document.querySelector('#panel select').focus()")
+    browser.press("Down")
+    assert browser.run("return [document.activeElement.tagName, document.activeElement.value]") == ["SELECT", "train"]
+    browser.run("location.hash = '#methods'")
+    assert browser.eventually("return document.activeElement.id === 'main'")
+    browser.run("document.querySelector('.skip').click()")  # the address stays that of the page
+    assert browser.run("return [document.activeElement.id, location.hash]") == ["main", "#methods"]
+
+
+def test_an_order_is_that_of_its_column_in_every_table(browser):
+    browser.run("document.querySelector('#panel thead tr:last-child th:nth-child(8) button').click()")
+    title = browser.run("return document.querySelector('#panel [aria-sort=descending]').textContent")
+    browser.run("goTo(SITE.tables.find((table) => Object.keys(table.settings).length > 0))")
+    assert browser.run("return document.querySelector('#panel [aria-sort=descending]').textContent") == title
+
+
+def test_every_table_has_a_caption_and_no_heading_is_skipped(browser):
+    wrong = browser.run(
+        EVERY_VIEW + "return [...links, ...arguments[0]].filter((link) => { const main = see(link);"
+        "  const levels = [...main.querySelectorAll('h1, h2, h3, h4, h5')].map((one) => Number(one.tagName[1]));"
+        "  const tables = [...main.querySelectorAll('table')];"
+        "  return levels[0] !== 1 || levels.some((level, i) => i && level > levels[i - 1] + 1)"
+        "    || tables.some((table) => !table.caption || !table.caption.textContent.trim()); })",
+        PAGES,
+    )
+    assert wrong == []
+
+
+def test_a_very_long_name_breaks_no_layout(browser):
+    long = "x" * 400
+    views = browser.run("return tabsOf(VIEW.table).map((tab) => linkTo(VIEW.table, tab.key))")
+    kept = browser.run(
+        "const [row] = VIEW.table.rows; const name = row.method; row.method = arguments[0]; return name", long
+    )
+    try:
+        assert too_wide(browser, [*views, "#methods"]) == []
+        go(browser, f"{TOYS}ranking")
+        assert browser.run("return document.querySelector('#panel .name').offsetWidth") < 400
+        go(browser, f"{TOYS}pareto")
+        assert max(map(len, browser.texts(".point-label"))) <= 40
+    finally:
+        browser.run("VIEW.table.rows[0].method = arguments[0]", kept)
+
+
+def test_many_methods_are_shown_and_their_pairs_are_bounded(browser):
+    script = (
+        "const table = tableOf(VIEW.table.id); const few = [...table.rows];"
+        "for (let i = few.length; i < 200; i++) table.rows.push({ ...few[0], rank: i + 1, method: `m${i}` });"
+        "try { return ['ranking', 'pairs'].map((tab) => { keep('replaceState', linkTo(table, tab)); draw();"
+        "  const panel = document.getElementById('panel');"
+        "  return [panel.querySelectorAll('tbody tr').length, !!panel.querySelector('.notice')]; }); }"
+        "finally { table.rows.length = few.length; }"
+    )
+    absent = browser.run("return VIEW.table.absent.length")
+    assert browser.run(script) == [[200 + absent, False], [80, True]]
 
 
 def test_the_theme_is_chosen_and_kept(browser, site):

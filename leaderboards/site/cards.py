@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.datasets.catalogue import CATALOGUE
+from leaderboards import cite
 
 UNKNOWN = "submitted"
 """The family of methods without a card."""
@@ -57,7 +58,12 @@ def _card(key: str) -> dict[str, Any]:
         "faithful": [],
         "changed": [],
     }
-    return {"key": key, "faithful": [], "changed": [], **empty, **known()["methods"].get(key, {})}
+    return {"key": key, **empty, **known()["methods"].get(key, {}), "bibtex": bibtex(key)}
+
+
+def bibtex(name: str) -> str:
+    """The entries to cite for a method or dataset; empty where there are none."""
+    return "\n\n".join(cite.entries()[key] for key in cite.keys_of(name) or ())
 
 
 def _place(row: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def dataset_cards(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for table in tables:
         name = table["dataset"]
         entry = asdict(CATALOGUE[name]) if name in CATALOGUE else None
-        card = cards.setdefault(name, {"name": name, "entry": entry, "hashes": [], "asked": []})
+        card = cards.setdefault(name, {"name": name, "entry": entry, "hashes": [], "asked": [], "bibtex": bibtex(name)})
         if table["dataset_hash"] not in card["hashes"]:
             card["hashes"].append(table["dataset_hash"])
         about = {"table": table["id"], "protocol": table["protocol"]["name"], "methods": len(table["rows"])}

@@ -5,6 +5,7 @@ Every table keeps the numbers of its summary, rounded to what is ever shown; arr
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,7 @@ from leaderboards.layout import place_of
 from leaderboards.scores import SEEN_DROPPED, SliceCell
 from leaderboards.sections import heading
 from leaderboards.setting_sections import GROUP
-from leaderboards.site.cards import family_of, is_floor
+from leaderboards.site.cards import card_of, family_of, is_floor
 from leaderboards.summary import Row, Summary
 
 DIGITS = 6
@@ -174,10 +175,21 @@ def run(record: Record) -> dict[str, Any]:
     training = fields.get("training") or {}
     return {
         "path": "/".join(record.folder.parts[-5:]),  # protocol, dataset, method, configuration, seed
+        "command": command(fields),
         "fields": {name: value for name, value in fields.items() if name not in HEAVY},
         "training": {name: value for name, value in training.items() if name != "curve"},
         "curve": [point["valid"] for point in training.get("curve", []) if "valid" in point],
     }
+
+
+def command(fields: Mapping[str, Any]) -> str | None:
+    """What makes a run again; None where one line cannot: a method from elsewhere, tuned settings, some users only."""
+    method = fields["method"]
+    if card_of(method) is None or fields.get("method_source") or fields.get("limit_users") or method.endswith("@tuned"):
+        return None
+    asked = {"protocol": fields["protocol"]["name"], "datasets": fields["dataset"], "methods": method}
+    asked |= {"seeds": fields["seed"], "track": fields["track"], "profile": fields["profile"]}
+    return shlex.join(["python", "run_all.py", *(word for name in asked for word in (f"--{name}", str(asked[name])))])
 
 
 def rounded(value: Any) -> Any:

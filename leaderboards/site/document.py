@@ -16,8 +16,8 @@ _CELL = re.compile(r"(?<!\\)\|")
 
 
 def blocks(text: str) -> list[dict[str, Any]]:
-    """Each block has a ``kind``: heading (level, text), text, list (items), table (header, rows, numeric) or picture
-    (file, text)."""
+    """Each block has a ``kind``: heading (level, text), text, list (items), notes (first, items), table (header, rows,
+    numeric) or picture (file, text). Notes are items with numbers, as tables refer to them."""
     found: list[dict[str, Any]] = []
     lines = (line.rstrip() for line in text.split("\n"))
     for kind, group in groupby(lines, _kind):
@@ -32,6 +32,9 @@ def blocks(text: str) -> list[dict[str, Any]]:
             found += _table(some)
         elif kind == "list":
             found.append({"kind": kind, "items": [_plain(item) for item in _items(some)]})
+        elif kind == "notes":
+            first, items = int(some[0].partition(".")[0]), [_plain(line.partition(". ")[2]) for line in some]
+            found.append({"kind": kind, "first": first, "items": items})
         elif kind == "text":
             found.append({"kind": kind, "text": _plain(" ".join(some))})
     return found
@@ -44,6 +47,8 @@ def _kind(line: str) -> str:
         return "heading"
     if line.startswith("|"):
         return "table"
+    if re.match(r"\d{1,4}\. ", line):
+        return "notes"
     if _PICTURE.fullmatch(line):
         return "picture"
     return "list" if line.startswith(("- ", "  ")) else "text"

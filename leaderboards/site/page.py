@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ASSETS = Path(__file__).with_name("assets")
-_ORDER = "dom format table charts ranking panels detail cards main"
+_ORDER = "dom format address table charts ranking panels detail cards main"
 SCRIPTS = tuple(f"{name}.js" for name in _ORDER.split())
 """In the order in which they are put together."""
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import protocols
 from benchmark.audits import KINDS
 from benchmark.files import make_folder, write_atomically
 from benchmark.records import Record
+from leaderboards.cite import FILE as CITATIONS
 from leaderboards.site import cards, data
 from leaderboards.site.document import blocks
 from leaderboards.site.page import page
 from leaderboards.summary import Summary, summarise
 from leaderboards.tables import file_name, plain
 
-FORMATS = {"csv": "CSV", "tex": "LaTeX", "json": "JSON", "md": "Markdown", "svg": "SVG", "png": "PNG"}
+FORMATS = {"csv": "CSV", "tex": "LaTeX", "json": "JSON", "md": "Markdown", "bib": "BibTeX", "svg": "SVG", "png": "PNG"}
 TABLES = "The tables"
 PICTURES = ("svg", "png")
 Key = tuple[Any, ...]
@@ -76,19 +77,31 @@ def _table(summary: Summary, runs: Sequence[Record], tables: Path, folder: Path)
         return table | {"files": [], "audits": []}
     place, name = table["place"], file_name(summary.dataset)
     part = rf"(\.(?:{'|'.join(('settings', *KINDS))})(?:-[a-z-]+)?|-training)?\.(?:{'|'.join(FORMATS)})"
-    paths = [path for path in sorted((tables / place).glob("*")) if re.fullmatch(re.escape(name) + part, path.name)]
-    files = [_copied(path, folder, f"files/{place}", _about(path.stem.removeprefix(name))) for path in paths]
+    offered = re.compile(f"{re.escape(name)}{part}|{re.escape(CITATIONS)}")
+    paths = [path for path in sorted((tables / place).glob("*")) if offered.fullmatch(path.name)]
+    files = [_copied(path, folder, f"files/{place}", _about(path, name)) for path in paths]
     files.sort(key=lambda file: (file["about"] != TABLES, file["about"], list(FORMATS.values()).index(file["format"])))
     audits = [
-        {"kind": kind, "blocks": [b for b in blocks(path.read_text(encoding="utf-8")) if b["kind"] != "picture"]}
+        {"kind": kind, "blocks": _shown(path, files)}
         for kind in KINDS
         if (path := tables / place / f"{name}.{kind}.md").exists()
     ]
     return table | {"files": files, "audits": audits}
 
 
-def _about(part: str) -> str:
+def _shown(path: Path, files: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A document's blocks; a picture that is not among the copied ``files`` is left out."""
+    places = {Path(file["href"]).name: file["href"] for file in files}
+    found = blocks(path.read_text(encoding="utf-8"))
+    kept = (block for block in found if block["kind"] != "picture" or block["file"] in places)
+    return [block | ({"href": places[block["file"]]} if block["kind"] == "picture" else {}) for block in kept]
+
+
+def _about(path: Path, name: str) -> str:
     """What a file of a table is, from what its name has beyond the dataset's: "", ".settings", ".ids-card", ..."""
+    if path.name == CITATIONS:
+        return "What to cite for the tables of this protocol"
+    part = path.stem.removeprefix(name)
     known = {"": TABLES, ".settings": "Warm and cold, as a picture", "-training": "How validation scores rose"}
     kind, _, picture = part.removeprefix(".").partition("-")
     return known.get(part) or f"Audit of {kind}" + (f": {picture.replace('-', ' ')}" if picture else "")
@@ -118,6 +131,7 @@ def _site(shown: Sequence[Mapping[str, Any]], folder: Path, ledger: Path | None,
             for one in asked
             if one.name in named
         ],
+        "questions": KINDS,
         "families": cards.known()["families"],
         "methods": cards.method_cards(shown),
         "datasets": cards.dataset_cards(shown),
@@ -135,11 +149,5 @@ def _document(source: Path | None, name: str, folder: Path) -> dict[str, Any] | 
         return None
     offered = re.compile(rf"{name}(?:[.-][A-Za-z0-9._-]*)?\.(?:{'|'.join(FORMATS)})")
     paths = [path for path in sorted(source.iterdir()) if offered.fullmatch(path.name)]
-    files = {path.name: _copied(path, folder, f"files/{name}", path.stem.replace(".", ", ", 1)) for path in paths}
-    found = []
-    for block in blocks((source / f"{name}.md").read_text(encoding="utf-8")):
-        if block["kind"] != "picture":
-            found.append(block)
-        elif block["file"] in files:
-            found.append(block | {"href": files[block["file"]]["href"]})
-    return {"blocks": found, "files": list(files.values())}
+    files = [_copied(path, folder, f"files/{name}", path.stem.replace(".", ", ", 1)) for path in paths]
+    return {"blocks": _shown(source / f"{name}.md", files), "files": files}

@@ -15,7 +15,11 @@ function methodCard(card, wanted) {
     el("h3", null, named(card.title)), card.paper && el("p", { class: "cite" }, card.paper), el("p", null, card.about),
     list(card.paper ? "As in the paper" : "How it is made", card.faithful), list("Changed here", card.changed),
     used.length > 0 && [el("h4", null, "Variants in these tables"), el("ul", null, used.map(([preset, about]) => el("li", null, el("span", { class: "mono" }, `@${preset}`), ` ${about}`)))],
-    placesOf(card));
+    placesOf(card), citation(card));
+}
+
+function citation(card) {
+  return card.bibtex && el("details", null, el("summary", null, "Cite, BibTeX"), copied(card.bibtex, `BibTeX of ${card.title || card.name}`));
 }
 
 function placesOf(card) {
@@ -26,7 +30,7 @@ function placesOf(card) {
       el("td", { class: "num" }, `${place.rank} of ${place.of}`), el("td", { class: "num" }, brief(place.parameters)), el("td", { class: "num" }, place.train === null ? "none" : seconds(place.train)));
   };
   return el("details", null, el("summary", null, `In ${card.places.length} ${card.places.length === 1 ? "row" : "rows"} of these tables`),
-    el("div", { class: "document" }, el("table", null, el("thead", null, el("tr", null, columns)), el("tbody", null, card.places.map(line)))));
+    el("div", { class: "document" }, el("table", null, el("caption", null, "Rows of this method"), el("thead", null, el("tr", null, columns)), el("tbody", null, card.places.map(line)))));
 }
 
 function datasetsPage() {
@@ -44,20 +48,20 @@ function datasetCard(card) {
     const facts = Object.entries(one.facts).filter(([, value]) => typeof value === "number").map(([name, value]) => [name.replaceAll("_", " "), whole(value)]);
     return el("details", null, el("summary", null, el("a", { href: linkTo(table) }, tableTitle(table)), `, ${one.methods} methods`), columnsOf(facts));
   });
-  return el("article", { class: "card" }, el("h3", null, named(card.name)),
+  return el("article", { class: "card" }, el("h2", null, named(card.name)),
     el("p", { class: "cite" }, entry.source || "Not one of the named datasets; what is known stands in its records."),
     columnsOf([...counts, ...density, entry.alias && ["also called", entry.alias], entry.extra_text && ["extra text", `${entry.extra_text}, written by a model`],
       ...card.hashes.map((hash) => ["hash", el("span", { class: "mono" }, hash)])].filter(Boolean)),
-    el("h4", null, "Asked under"), asked);
+    el("h3", null, "Asked under"), asked, citation(card));
 }
 
 function protocolsPage() {
   const card = (protocol) => {
     const tables = SITE.tables.filter((table) => table.current && table.protocol.name === protocol.name);
     const links = tables.map((table) => el("li", null, el("a", { href: linkTo(table) }, named(table.dataset)), `, ${sizeOf(table)}`));
-    return el("article", { class: "card" }, el("h3", null, `${protocol.name}, version ${protocol.version}`),
+    return el("article", { class: "card" }, el("h2", null, `${protocol.name}, version ${protocol.version}`),
       el("p", { class: "cite" }, "hash of these rules ", el("span", { class: "mono" }, protocol.hash)),
-      columnsOf(flat(protocol.rules)), links.length > 0 && [el("h4", null, "Tables"), el("ul", null, links)]);
+      columnsOf(flat(protocol.rules).map(([name, value]) => [name.replaceAll("_", " "), value])), links.length > 0 && [el("h3", null, "Tables"), el("ul", null, links)]);
   };
   return el("div", null, el("h1", null, "Protocols"),
     el("p", { class: "lede" }, "How every method is asked. Any change of a value is a new version, and results of two hashes never share a table."),
@@ -65,25 +69,37 @@ function protocolsPage() {
 }
 
 function documentPage(found, name) {
-  return el("article", { class: "document" }, blockNodes(found.blocks, name), el("h2", null, "Files"), fileList(found.files));
+  const headings = found.blocks.map((block, place) => ({ ...block, place })).filter((block) => block.kind === "heading" && block.level === 2);
+  const [title, ...rest] = blockNodes(found.blocks, name, 0);
+  const contents = headings.length > 3 && el("ul", { class: "contents", "aria-label": "Contents" },
+    headings.map((one) => el("li", null, el("a", { href: `#${name}/${one.place}` }, named(one.text)))));
+  return el("article", { class: "document" }, title, contents, rest, el("h2", null, "Files"), fileList(found.files));
 }
 
-function blockNodes(blocks, id) {
+// Headings are moved ``down`` by so many levels; tables are called by the heading above them.
+function blockNodes(blocks, id, down) {
+  let above = "";
   return blocks.map((block, place) => {
-    if (block.kind === "heading") return el(`h${Math.min(block.level, 3)}`, null, named(block.text));
+    if (block.kind === "heading") {
+      above = block.text;
+      return el(`h${Math.min(block.level + down, 6)}`, { tabindex: -1, "data-wanted": VIEW.wanted === String(place) }, named(block.text));
+    }
     if (block.kind === "text") return el("p", null, named(block.text));
-    if (block.kind === "picture") return el("p", { class: "figure" }, el("img", { src: encodeURI(block.href), alt: `${block.text}: a picture of the numbers below`, loading: "lazy" }));
+    if (block.kind === "picture") return el("p", { class: "figure" }, el("img", { src: encodeURI(block.href), alt: `${block.text}: a picture of the numbers in the tables`, loading: "lazy" }));
     if (block.kind === "list") return el("ul", null, block.items.map((item) => el("li", null, named(item))));
-    return documentTable(block, `${id} ${place}`);
+    if (block.kind === "notes") return el("ol", { class: "small", start: block.first }, block.items.map((item) => el("li", null, named(item))));
+    return documentTable(block, `${id} ${place}`, above);
   });
 }
 
-function documentTable(block, id) {
-  const columns = block.header.map((title, i) => ({ title: named(title), num: block.numeric[i], value: (row) => (block.numeric[i] ? leading(row[i]) : row[i]), cell: (row) => named(row[i]) }));
-  return dataTable({ id, columns, rows: block.rows });
+function documentTable(block, id, caption) {
+  const columns = block.header.map((title, i) => ({ title: named(title), key: String(i + 1), num: block.numeric[i], value: (row) => (block.numeric[i] ? leading(row[i]) : row[i]), cell: (row) => named(row[i]) }));
+  return dataTable({ id, caption, columns, rows: block.rows });
 }
 
 function auditsPanel(table) {
-  return el("div", { class: "document" }, table.audits.map((audit) => [
-    el("h2", null, `Audit: ${audit.kind}`), blockNodes(audit.blocks.slice(1), `audit ${table.id} ${audit.kind}`)]));
+  const missing = SITE.questions.filter((kind) => !table.audits.some((audit) => audit.kind === kind));
+  return el("div", { class: "document" },
+    missing.length > 0 && el("p", { class: "notice" }, `Not asked of this table so far: ${missing.join(", ")}.`),
+    table.audits.map((audit) => [el("h2", null, `Audit: ${audit.kind}`), blockNodes(audit.blocks.slice(1), `audit ${table.id} ${audit.kind}`, 1)]));
 }

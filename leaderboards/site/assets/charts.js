@@ -24,21 +24,30 @@ function whisker({ value, low, high, scale, verdict, lines = [], seeds = [], tex
   const look = LOOKS[verdict || ""];
   return svg("svg", { class: `whisker ${look}`, viewBox: "0 0 200 22", role: "img", "aria-label": text },
     svg("line", { class: "track", x1: 7, x2: 193, y1: 11, y2: 11 }),
-    lines.map((line) => upright(line.look, x(line.at), line.title)),
+    svg("title", null, text), lines.map((line) => upright(line.look, x(line.at), line.title)),
     known(low) && svg("rect", { class: "span", x: x(low), y: 3, width: Math.max(x(high) - x(low), 1), height: 16, rx: 1.5 }),
     seeds.map((seed) => svg("line", { class: "seed", x1: x(seed), x2: x(seed), y1: 3, y2: 8 })),
     known(value) && dot(look, x(value), 11));
 }
 
 function axisHead(title, scale) {
-  const [from, to] = scale.map((value) => Number(value.toFixed(4)));
-  return el("span", { class: "axis-head" }, title, " ", el("span", { class: "small", "aria-hidden": "true" }, `${from} to ${to}`));
+  const [from, to] = scale.map((value) => String(Number(value.toFixed(4))).replace("-", MINUS));
+  return [title, " ", el("span", { class: "scale" }, `${from} to ${to}`)];
 }
 
 function rounded(value) {
   if (!(value > 0)) return 1;
   const step = 10 ** Math.floor(Math.log10(value)) / 2;
   return Math.ceil(value / step) * step;
+}
+
+// Round numbers from 0 to at least the value, four to eight of them.
+function ticksTo(value) {
+  if (!(value > 0)) return { ticks: [0, 1], digits: 0 };
+  const unit = 10 ** Math.floor(Math.log10(value / 4));
+  const step = unit * [1, 2, 5, 10].find((size) => size * unit * 7 >= value);
+  const count = Math.ceil(value / step - 1e-9);
+  return { ticks: Array.from({ length: count + 1 }, (_, i) => i * step), digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }
 
 function bar(value, low, high, top) {
@@ -71,7 +80,7 @@ function shape(kind, x, y, size) {
 
 const PLOT = { width: 960, height: 460, left: 62, right: 938, top: 16, bottom: 404 };
 
-// Points (x, y, family, name, text) on a logarithmic x axis. What costs nothing, or less than a hundredth of the
+// Points (x, y, bounds of y, family, name, text) on a logarithmic x axis. What costs nothing, or less than a hundredth of the
 // median, stands at its left end, apart from the scale.
 function scatter({ points, named: shownNames, xTitle, yTitle, xForm, tell, open }) {
   const costs = points.map((point) => point.x).filter((x) => x > 0).sort((a, b) => a - b);
@@ -81,12 +90,12 @@ function scatter({ points, named: shownNames, xTitle, yTitle, xForm, tell, open 
   const free = below.length === 0 ? null : below.every((point) => point.x === 0) ? "0" : `below ${xForm(from)}`;
   const start = PLOT.left + (free ? 110 : 16);
   const x = (value) => (value >= least ? linear(Math.log10(from), Math.log10(to), start, PLOT.right)(Math.log10(value)) : PLOT.left + 34);
-  const top = rounded(Math.max(...points.map((point) => point.y)) * 1.04);
-  const y = linear(0, top, PLOT.bottom, PLOT.top);
+  const scale = ticksTo(Math.max(...points.map((point) => point.bounds[1])) * 1.02);
+  const y = linear(0, scale.ticks.at(-1), PLOT.bottom, PLOT.top);
   const front = frontier(points);
-  const marks = points.map((point) => pointMark(point, x(point.x), y(point.y), tell, open));
+  const marks = points.map((point) => pointMark(point, x(point.x), point.bounds.map(y), y(point.y), tell, open));
   return svg("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, role: "group", "aria-label": `${yTitle} against ${xTitle}` },
-    yAxis(top, y, yTitle), xAxis(from, to, x, free, xTitle, xForm),
+    yAxis(scale, y, yTitle), xAxis(from, to, x, free, xTitle, xForm),
     svg("path", { class: "frontier", d: frontierPath(front, x, y) }),
     marks, labels(points.filter((point) => front.includes(point) || shownNames(point)), points, x, y));
 }
@@ -109,11 +118,10 @@ function frontierPath(front, x, y) {
   return front.map((point, i) => (i ? `H${x(point.x)}V${y(point.y)}` : `M${x(point.x)} ${y(point.y)}`)).join("");
 }
 
-function yAxis(top, y, title) {
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => share * top);
+function yAxis({ ticks, digits }, y, title) {
   return svg("g", null, ticks.map((tick) => svg("g", null,
     svg("line", { class: "grid", x1: PLOT.left, x2: PLOT.right, y1: y(tick), y2: y(tick) }),
-    svg("text", { x: PLOT.left - 8, y: y(tick) + 4, "text-anchor": "end" }, number(tick, 3)))),
+    svg("text", { x: PLOT.left - 8, y: y(tick) + 4, "text-anchor": "end" }, number(tick, digits)))),
   svg("text", { class: "axis-title", x: PLOT.left + 6, y: PLOT.top + 10 }, title));
 }
 
@@ -125,7 +133,7 @@ function xAxis(from, to, x, free, title, form) {
     svg("text", { class: "axis-title", x: PLOT.right, y: PLOT.bottom + 42, "text-anchor": "end" }, title));
 }
 
-function pointMark(point, x, y, tell, open) {
+function pointMark(point, x, bounds, y, tell, open) {
   const act = (event) => {
     if (event.key && event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
@@ -133,8 +141,9 @@ function pointMark(point, x, y, tell, open) {
   };
   const group = svg("g", { class: "point", tabindex: 0, role: "button", "aria-label": point.text,
     onclick: act, onkeydown: act, onfocus: () => tell(point), onmouseenter: () => tell(point) },
-  svg("circle", { class: "ring", cx: x, cy: y, r: 10 }), shape(SHAPES[point.family], x, y, 4.6));
+  svg("line", { class: "error", x1: x, x2: x, y1: bounds[0], y2: bounds[1] }), svg("circle", { class: "ring", cx: x, cy: y, r: 10 }), shape(SHAPES[point.family], x, y, 4.6));
   group.style.fill = point.family === "submitted" ? "none" : `var(--f-${point.family})`;
+  group.querySelector(".error").style.stroke = `var(--f-${point.family})`;
   group.style.stroke = point.family === "submitted" ? "var(--f-submitted)" : "var(--surface)";
   return group;
 }
@@ -144,15 +153,16 @@ function labels(points, all, x, y) {
   const taken = all.map((point) => ({ left: x(point.x) - 6, right: x(point.x) + 6, top: y(point.y) - 6, bottom: y(point.y) + 6 }));
   const free = (box) => taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
   return points.map((point) => {
-    const width = point.name.length * 6.4;
+    const text = point.name.length > 40 ? `${point.name.slice(0, 39)}…` : point.name;
+    const width = text.length * 6.4;
     const [cx, cy] = [x(point.x), y(point.y)];
     const sides = [[8, -8, "start"], [-8, -8, "end"], [9, 4, "start"], [-9, 4, "end"], [8, 17, "start"], [-8, 17, "end"]];
     for (const [dx, dy, anchor] of sides) {
       const left = anchor === "start" ? cx + dx : cx + dx - width;
       const box = { left, right: left + width, top: cy + dy - 11, bottom: cy + dy + 3 };
-      if (box.right > PLOT.right + 16 || !free(box)) continue;
+      if (box.right > PLOT.right + 16 || box.left < PLOT.left || !free(box)) continue;
       taken.push(box);
-      return svg("text", { class: "point-label", x: cx + dx, y: cy + dy, "text-anchor": anchor }, point.name);
+      return svg("text", { class: "point-label", x: cx + dx, y: cy + dy, "text-anchor": anchor }, text);
     }
     return null;
   });

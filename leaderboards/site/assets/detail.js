@@ -1,13 +1,26 @@
 // One row's provenance: what was run, from what, on what, and how to check it.
 
 function openDetail(table, row) {
+  VIEW.row = row.method;
+  remember();
+  drawDetail();
+}
+
+// The row that the address names, if any.
+function drawDetail() {
   const dialog = document.getElementById("detail");
+  const row = VIEW.page === "leaderboard" && VIEW.table && VIEW.table.rows.find((one) => one.method === VIEW.row);
+  if (row) showDetail(dialog, VIEW.table, row);
+  else dialog.close();
+}
+
+function showDetail(dialog, table, row) {
   const close = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
   const single = row.runs.length === 1;
   show(dialog,
     el("div", { class: "detail-head" }, el("h2", { id: "detail-title" }, named(row.method)), close),
     el("div", { class: "detail-body" }, resultOf(table, row), row.runs.map((run) => runOf(run, single))));
-  dialog.showModal();
+  if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 }
 
@@ -19,9 +32,9 @@ function resultOf(table, row) {
       [table.primary, `${number(row.metrics[table.primary])} ${interval(...row.interval)}, 95 % over users`],
       versus && [`against ${table.reference}`, [verdictCell(row), ` ${signed(versus.difference)} ${interval(...versus.interval, signed)}, Holm p ${pValue(versus.p_holm)}`]],
       ["seeds", row.seeds.join(", ")],
-      ["training", row.cost.trained ? `${seconds(row.cost.train)}, stopped by ${row.cost.stopped_by.join(", ") || "its last epoch"}` : "none"],
+      ["training", row.cost.trained ? `${seconds(row.cost.train)}, ended by: ${endings(row.cost.stopped_by) || "all epochs done"}` : "none"],
       ["decoding", `${seconds(row.cost.decode)}, ${milliseconds(row.cost.ms)} ms per user`],
-      card && ["method card", el("a", { href: `#methods/${encodeURIComponent(card.key)}`, onclick: () => document.getElementById("detail").close() }, card.title)],
+      card && ["method card", el("a", { href: `#methods/${encodeURIComponent(card.key)}` }, card.title)],
     ].filter(Boolean))];
 }
 
@@ -31,6 +44,7 @@ function runOf(run, open) {
   return el("details", { open }, el("summary", null, `Run with seed ${run.fields.seed}`),
     el("p", { class: "small" }, "Its record, below the folder of the results; ", el("code", { class: "mono" }, "python run_all.py verify"), " checks it from its lists alone: ",
       el("span", { class: "mono" }, run.path)),
+    run.command && [el("h3", null, "Made again by"), el("p", { class: "small" }, "At the commit and with the versions and text encoder named below."), copied(run.command, "command")],
     run.curve.length > 1 && [el("h3", null, "Validation score by epoch"), spark(run.curve)],
     part("Configuration", config), part("Identity", rest), part("Counts of the data", facts), part("Checksums of its files, SHA-256", files),
     part("Made with", provenance), part("Training", run.training), part("Seconds", timings), part("Peak memory, bytes", memory), part("Spend per user", spend));

@@ -28,6 +28,11 @@ function named(text) {
   return el("bdi", null, String(text));
 }
 
+// The same for a name of a method, which may go on in a new line after its marks.
+function methodName(name) {
+  return el("bdi", null, String(name).split(/(?<=[:@_-])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part])));
+}
+
 function show(node, ...children) {
   node.replaceChildren(...children.flat(Infinity).filter(Boolean));
   return node;
@@ -67,7 +72,28 @@ function focusAgain(label, key, act) {
 }
 
 function chooser(label, items, chosen, choose) {
-  const select = el("select", { onchange: (event) => choose(event.target.value) },
+  const change = (event) => {
+    choose(event.target.value);
+    const again = [...document.querySelectorAll("select")].find((one) => one.dataset.label === label);
+    if (again) again.focus();
+  };
+  const select = el("select", { "data-label": label, onchange: change },
     items.map((item) => el("option", { value: item.key, selected: item.key === chosen }, item.label)));
   return el("label", { class: "picker" }, el("span", { class: "label" }, label), select);
+}
+
+// Text to take away, with a button that copies it; where a browser does not allow that, it is marked to be copied by hand.
+function copied(text, label) {
+  const block = el("pre", { class: "mono", tabindex: 0, "aria-label": label }, text);
+  const button = el("button", { type: "button", class: "quiet" }, "Copy");
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(block);
+      button.textContent = "Marked, copy it with your keys";
+    }
+  });
+  return el("div", { class: "copied" }, button, block);
 }

@@ -37,6 +37,7 @@ function brief(value) {
 
 function seconds(value) {
   if (!known(value)) return DASH;
+  if (value > 0 && value < 0.1) return "<0.1 s";
   if (value < 60) return `${value.toFixed(1)} s`;
   if (value < 5400) return `${(value / 60).toFixed(0)} min`;
   return `${(value / 3600).toFixed(1)} h`;
@@ -48,11 +49,35 @@ function milliseconds(value) {
 }
 
 function bytes(value) {
-  return !known(value) ? DASH : value < 1e6 ? `${Math.ceil(value / 1e3)} kB` : `${(value / 1e6).toFixed(1)} MB`;
+  if (!known(value)) return DASH;
+  const [size, unit, digits] = value < 1e6 ? [1e3, "kB", 0] : value < 1e9 ? [1e6, "MB", 1] : [1e9, "GB", 2];
+  return `${(value / size).toFixed(digits)} ${unit}`;
 }
 
 function users(n) {
   return n === 1 ? "1 user" : `${whole(n)} users`;
+}
+
+// Why a training ended, in words.
+function ending(reason) {
+  return { patience: "no better validation score", limit: "all epochs done", cap: "time cap" }[reason] || reason;
+}
+
+function endings(reasons) {
+  return reasons.map(ending).join(", ");
+}
+
+// What a metric measures; null where its name says it.
+function meaning(metric) {
+  const [, kind, k] = /^(\w+)@(\d+)/.exec(metric) || [];
+  const text = {
+    recall: "share of a user's targets among the first {k} items, mean over users",
+    ndcg: "1 / log2(place + 1) of the targets among the first {k} items, as a share of the most possible, mean over users",
+    mrr: "1 / place of the first target among the first {k} items, mean over users",
+    coverage: "share of all items that stand in the first {k} places of at least one user",
+    item_entropy: "entropy in nats of the items in the first {k} places of all users; higher is more varied",
+    category_entropy: "entropy in nats of their categories; higher is more varied" }[kind];
+  return text ? text.replace("{k}", k) : null;
 }
 
 // The text of a cell as a number, for sorting; null where it does not begin with one.

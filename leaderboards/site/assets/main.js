@@ -1,7 +1,7 @@
-// What is shown: the address behind # names a page, a table and a tab, so that every view can be linked to.
+// What is shown: one page, or one tab of one table.
 
 const SITE = JSON.parse(document.getElementById("data").textContent);
-const VIEW = { page: "leaderboard", table: null, tab: "ranking", query: "", hidden: new Set(), view: "", cut: null, cost: "ms" };
+const VIEW = { page: "leaderboard", table: null, tab: "ranking" }; // and what CHOSEN has
 const THEMES = ["auto", "light", "dark"];
 
 const TABS = [
@@ -13,7 +13,7 @@ const TABS = [
   { key: "pareto", label: "Accuracy and cost", draw: paretoPanel, filtered: true },
   { key: "cost", label: "Cost", draw: costPanel, filtered: true },
   { key: "pairs", label: "All pairs", draw: pairsPanel, filtered: true, when: (table) => table.rows.length > 1 },
-  { key: "audits", label: "Audits", draw: auditsPanel, when: (table) => table.audits.length > 0 },
+  { key: "audits", label: "Audits", draw: auditsPanel, when: (table) => table.current },
   { key: "files", label: "Files", draw: filesPanel }];
 
 const PAGES = [
@@ -26,34 +26,8 @@ function tableOf(id) {
   return SITE.tables.find((table) => table.id === id);
 }
 
-function linkTo(table, tab = "ranking") {
-  return `#leaderboard/${encodeURIComponent(table.id)}/${tab}`;
-}
-
-function goTo(table) {
-  const tab = tabsOf(table).some((one) => one.key === VIEW.tab) ? VIEW.tab : "ranking";
-  history.replaceState(null, "", linkTo(table, tab));
-  draw();
-}
-
 function tabsOf(table) {
   return TABS.filter((tab) => !tab.when || tab.when(table));
-}
-
-function readAddress() {
-  const [page, first, second] = location.hash.slice(1).split("/").map(decodeSafely);
-  VIEW.page = PAGES.some((one) => one.key === page && (!one.when || one.when())) ? page : "leaderboard";
-  VIEW.table = (VIEW.page === "leaderboard" && tableOf(first)) || VIEW.table || SITE.tables[0];
-  if (VIEW.page === "leaderboard") VIEW.tab = VIEW.table && tabsOf(VIEW.table).some((tab) => tab.key === second) ? second : "ranking";
-  VIEW.wanted = first;
-}
-
-function decodeSafely(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
 }
 
 function draw() {
@@ -67,8 +41,8 @@ function draw() {
   else if (VIEW.page === "ledger" || VIEW.page === "across") show(main, documentPage(SITE[VIEW.page], VIEW.page));
   else if (VIEW.page === "reading") show(main, document.getElementById("reading").content.cloneNode(true));
   else drawLeaderboard(main);
-  const wanted = main.querySelector("[data-wanted]");
-  if (wanted) wanted.scrollIntoView();
+  if (VIEW.page !== "leaderboard") document.title = `${PAGES.find((page) => page.key === VIEW.page).label}: GenRec Bench`;
+  drawDetail();
 }
 
 function drawLeaderboard(main) {
@@ -79,10 +53,7 @@ function drawLeaderboard(main) {
   }
   document.title = `${table.dataset}, ${table.protocol.name}: GenRec Bench`;
   const items = tabsOf(table).map((tab) => ({ ...tab, id: `tab-${tab.key}` }));
-  const choose = (key) => {
-    history.replaceState(null, "", linkTo(table, key));
-    draw();
-  };
+  const choose = (key) => goTo(table, key);
   show(main, pickers(table), opening(table),
     tabList({ label: "Views of this table", look: "tabs", items, chosen: VIEW.tab, choose, panel: "panel" }),
     items.find((tab) => tab.key === VIEW.tab).filtered && filterBar(table, el("span", { class: "count", id: "count", role: "status" })),
@@ -125,5 +96,15 @@ function drawTheme() {
 }
 
 drawTheme();
-window.addEventListener("hashchange", draw);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // its address is not one of a page
+  document.getElementById("main").focus();
+});
+document.getElementById("detail").addEventListener("close", () => {
+  if (!VIEW.row) return;
+  VIEW.row = "";
+  remember();
+});
+window.addEventListener("hashchange", arrive);
 draw();
+showWanted(document.getElementById("main"));

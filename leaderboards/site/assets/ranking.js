@@ -27,6 +27,10 @@ function pickers(table) {
       (id) => goTo(SITE.tables.find((one) => one.id === id))));
 }
 
+const SIZES = {
+  smoke: "Profile smoke: a trial of the code, seconds of training. Not a result.",
+  small: "Profile small: small models and short trainings; at full size a method may score and rank elsewhere." };
+
 function opening(table) {
   const protocol = table.protocol;
   const facts = [`${users(table.users)} asked`, `${table.rows.length} methods`, `protocol ${protocol.name} v${protocol.version}`,
@@ -34,6 +38,7 @@ function opening(table) {
   return el("div", null, el("h1", null, named(table.dataset)),
     el("p", { class: "lede" }, facts.join(" · "), " · hash ", el("span", { class: "mono", title: "of the protocol's rules" }, protocol.hash)),
     !table.current && el("p", { class: "notice" }, "These runs followed an older version of the protocol; they are not ranked against newer ones."),
+    table.trained && SIZES[table.profile] && el("p", { class: "notice" }, SIZES[table.profile]),
     table.heading.map((sentence) => el("p", { class: /limited|only|no finished/.test(sentence) || oneSeed(table) ? "notice" : "lede" }, sentence)));
 }
 
@@ -43,13 +48,14 @@ function oneSeed(table) {
 
 function filterBar(table, counted) {
   const present = SITE.families.filter((family) => table.rows.some((row) => row.family === family.key));
-  const search = el("input", { type: "search", placeholder: "Filter methods", "aria-label": "Filter methods by name", value: VIEW.query,
-    oninput: (event) => { VIEW.query = event.target.value; drawPanel(); } });
+  const search = el("input", { type: "search", placeholder: "Filter methods", "aria-label": "Filter methods by name", value: VIEW.q,
+    oninput: (event) => choosePart("q", event.target.value) });
   const chip = (family) => {
     const button = el("button", { type: "button", title: family.about, "aria-pressed": !VIEW.hidden.has(family.key),
       onclick: (event) => {
         if (!VIEW.hidden.delete(family.key)) VIEW.hidden.add(family.key);
         event.currentTarget.setAttribute("aria-pressed", String(!VIEW.hidden.has(family.key)));
+        remember();
         drawPanel();
       } }, family.title);
     button.style.setProperty("--dot", `var(--f-${family.key})`);
@@ -60,17 +66,17 @@ function filterBar(table, counted) {
 }
 
 function shownRows(table) {
-  const words = VIEW.query.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = VIEW.q.toLowerCase().split(/\s+/).filter(Boolean);
   return table.rows.filter((row) => !VIEW.hidden.has(row.family) && words.every((word) => row.method.toLowerCase().includes(word)));
 }
 
 function rankColumn() {
-  return { title: "#", first: true, num: true, low: true, look: "rank", hint: "place by the ranked metric among all methods", value: (row) => row.rank, cell: (row) => row.rank };
+  return { title: "#", first: true, num: true, low: true, look: "rank", hint: "place by the ranked metric among all methods of the table, whatever is filtered", value: (row) => row.rank, cell: (row) => row.rank };
 }
 
 function methodColumn(table) {
   return { title: "method", stick: true, look: "name", value: (row) => row.method, cell: (row) => [
-    el("button", { type: "button", "aria-haspopup": "dialog", title: "how this row was made", onclick: () => openDetail(table, row) }, named(row.method)),
+    el("button", { type: "button", "aria-haspopup": "dialog", title: "how this row was made", onclick: () => openDetail(table, row) }, methodName(row.method)),
     tags(table, row)] };
 }
 
@@ -112,24 +118,26 @@ function rankingPanel(table, rows) {
   const lines = [...floorLines(table), ...(center ? [{ look: "ref-line", at: center.metrics[primary], title: reference }] : [])];
   const best = bestTwo(table.rows, (row) => row.metrics[primary]);
   const columns = [rankColumn(), methodColumn(table),
-    { title: primary, num: true, look: "value", value: (row) => row.metrics[primary], cell: (row) => el("span", { class: best(row) }, number(row.metrics[primary])) },
-    { title: "95 % interval", head: axisHead("95 % interval", scale), value: (row) => row.interval[0], cell: (row) => whisker({
+    { title: primary, num: true, look: "value", hint: meaning(primary), value: (row) => row.metrics[primary], cell: (row) => [
+      el("span", { class: best(row) }, number(row.metrics[primary])), el("span", { class: "bounds" }, interval(...row.interval))] },
+    { title: "95 % interval", low: true, head: axisHead("95 % interval", scale), hint: "bootstrap over users, around the value; dotted: floors, line: reference", value: (row) => row.interval[0], cell: (row) => whisker({
       value: row.metrics[primary], low: row.interval[0], high: row.interval[1], scale, verdict: row.verdict, lines,
       text: `${number(row.metrics[primary])}, 95 % interval ${interval(...row.interval)}` }) },
-    { title: recall, num: true, low: true, value: (row) => row.metrics[recall], cell: (row) => number(row.metrics[recall]) },
+    { title: recall, num: true, low: true, hint: meaning(recall), value: (row) => row.metrics[recall], cell: (row) => number(row.metrics[recall]) },
     ...Object.keys(table.settings).filter((name) => name !== "all").map((name) => ({ title: name, group: `${primary} among`, num: true, low: true,
       hint: `among ${name} candidates only`, value: (row) => row.metrics[`${primary}/${name}`], cell: (row) => number(row.metrics[`${primary}/${name}`]) })),
     ...(table.has_reference ? versusColumns(reference) : []),
-    { title: "training", num: true, low: true, value: (row) => (row.cost.trained ? row.cost.train : 0), cell: (row) => (row.cost.trained ? seconds(row.cost.train) : "none") },
+    { title: "training", num: true, low: true, hint: "wall time, mean over seeds; none: nothing is trained", value: (row) => (row.cost.trained ? row.cost.train : 0), cell: (row) => (row.cost.trained ? seconds(row.cost.train) : "none") },
     { title: "ms / user", num: true, low: true, hint: "decoding stage, wall time divided by the users asked", value: (row) => row.cost.ms, cell: (row) => milliseconds(row.cost.ms) },
     { title: "params", num: true, low: true, hint: "parameters", value: (row) => row.cost.parameters, cell: (row) => brief(row.cost.parameters) }];
-  return [dataTable({ id: "ranking", columns, rows, rowClass: rowLook }), legend(table), underRanking(table)];
+  return [dataTable({ id: "ranking", columns, rows, rowClass: rowLook, caption: `Ranked by ${primary}, with 95 % bootstrap intervals over users` }),
+    legend(table), underRanking(table)];
 }
 
 function versusColumns(reference) {
   return [
     { title: `against ${reference}`, look: "said", hint: "difference in the ranked metric, and what the test says of it", value: (row) => (row.versus ? row.versus.difference : 0), cell: verdictWithDifference },
-    { title: "Holm p", num: true, low: true, value: (row) => row.versus && row.versus.p_holm, cell: (row) => pValue(row.versus && row.versus.p_holm) }];
+    { title: "Holm p", num: true, low: true, hint: "of the paired sign-flip test, adjusted for all methods of the table", value: (row) => row.versus && row.versus.p_holm, cell: (row) => pValue(row.versus && row.versus.p_holm) }];
 }
 
 function rowLook(row) {

@@ -1,7 +1,8 @@
-// A table that sorts by its headers. A column: title, value(row) to sort by, cell(row) to show, and where
-// wanted: first (sorted by it until told otherwise), num, low (left out on a phone), group (a heading above), hint, head (a node in place of the title).
+// A table that sorts by its headers. A column: title, value(row) to sort by, cell(row) to show, and where wanted: first
+// (sorted by it until told otherwise), num, low (left out on a phone), group (a heading above), hint, head (a node in
+// place of the title), key (its name in the address, where title and group do not tell it).
 
-const sorting = new Map();
+const sorting = new Map(); // what was chosen: table -> column and direction
 
 function compareValues(a, b) {
   return typeof a === "string" && typeof b === "string" ? a.localeCompare(b) : a - b;
@@ -17,27 +18,37 @@ function sorted(rows, column, down) {
   return keyed.map((one) => one.row);
 }
 
+function keyOf(column) {
+  return column.key || [column.group, column.title].filter(Boolean).join(" ");
+}
+
 function dataTable({ id, caption, columns, rows, rowClass, look }) {
-  if (!sorting.has(id) && columns[0].first) sorting.set(id, { place: 0, down: false });
   const body = el("tbody");
-  const heads = columns.map((column, place) => headCell(column, () => turn(place)));
+  const heads = columns.map((column) => headCell(column, () => turn(column)));
+  const usual = columns[0].first ? { key: keyOf(columns[0]), down: false } : null;
   const draw = () => {
-    const state = sorting.get(id);
-    heads.forEach((head, place) => markSorted(head, state && state.place === place ? state : null));
-    const column = state && columns[state.place];
-    const ordered = column && column.value ? sorted(rows, column, state.down) : rows;
-    show(body, ordered.map((row) => bodyRow(row, columns, rowClass)));
+    const state = sorting.get(id) || usual;
+    const column = state && columns.find((one) => one.value && keyOf(one) === state.key);
+    heads.forEach((head, place) => markSorted(head, columns[place] === column ? state : null));
+    show(body, (column ? sorted(rows, column, state.down) : rows).map((row) => bodyRow(row, columns, rowClass)));
   };
-  const turn = (place) => {
-    const state = sorting.get(id);
-    const first = Boolean(columns[place].num);
-    sorting.set(id, { place, down: state && state.place === place ? !state.down : first });
+  const turn = (column) => {
+    const state = sorting.get(id) || usual;
+    const key = keyOf(column);
+    sorting.set(id, { key, down: state && state.key === key ? !state.down : Boolean(column.num) });
+    remember();
     draw();
   };
   draw();
-  const table = el("table", { id, class: look }, caption && el("caption", null, caption),
-    el("thead", null, groupRow(columns), el("tr", null, heads)), body);
-  return el("div", { class: "scroll", role: "region", "aria-label": caption || "table", tabindex: 0 }, table);
+  const table = el("table", { class: look }, el("caption", null, caption), el("thead", null, groupRow(columns), el("tr", null, heads)), body);
+  return [el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 }, table), helpOf(columns)];
+}
+
+// The hints of the columns, where no pointer can ask for them one by one.
+function helpOf(columns) {
+  const told = new Map(columns.filter((column) => column.hint).map((column) => [column.title, column.hint]));
+  if (!told.size) return null;
+  return el("details", { class: "help" }, el("summary", null, "What the columns say"), columnsOf([...told]));
 }
 
 function groupRow(columns) {
