@@ -25,6 +25,7 @@ from benchmark.provenance import now, provenance
 from benchmark.records import Record
 from benchmark.scoring import rescore
 from benchmark.types import Dataset, Ranking, Spend, Split
+from leaderboards import verify_form
 from leaderboards.foreign_lists import Lists, read_lists
 from leaderboards.foreign_sidecar import PREFIX, Sidecar, is_foreign, read_sidecar, sidecar_of
 
@@ -47,6 +48,8 @@ def import_run(path: Path, sidecar: Path, *, output_dir: Path, data_dir: str | P
             f"{sidecar.name} names protocol {protocol.name} with hash {said.protocol_hash}; this suite asks by "
             f"{protocol.hash} (version {protocol.version})"
         )
+    for place, what in verify_form.oddities(dict(said.config), "config"):
+        raise ValueError(f"{sidecar.name} holds {what} in {place}; remove it")
     dataset = datasets.load(said.dataset, data_dir)
     split = protocol.split(dataset)
     given = _files(path, said, split)
@@ -75,7 +78,7 @@ def _files(path: Path, said: Sidecar, split: Split) -> dict[str, Path]:
         wanted = ", ".join(f'"{name}": "FILE"' for name in sorted(asked)) or "none"
         raise ValueError(
             f"protocol {said.protocol} asks for {len(asked)} more files of lists ({wanted}), the sidecar's lists names "
-            f"{', '.join(sorted(said.lists)) or 'none'}"
+            f"{', '.join(map(repr, sorted(said.lists))) or 'none'}"
         )
     return {"": path, **{name: path.parent / file for name, file in said.lists.items()}}
 

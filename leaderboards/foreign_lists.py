@@ -82,7 +82,10 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str], Places]]:
 def _cells(line: str, separator: str) -> list[str]:
     """Quotes group letters between commas only; in tabbed files, as in atomic files, they are letters."""
     if separator == "," and '"' in line:
-        return next(csv.reader([line]))
+        try:
+            return next(csv.reader([line]))
+        except csv.Error:  # a line end within a line
+            return []
     return line.split() if separator == " " else line.split(separator)
 
 

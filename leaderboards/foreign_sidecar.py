@@ -54,7 +54,9 @@ def is_foreign(method: str) -> bool:
 
 
 def sidecar_of(path: Path) -> Path:
-    """The sidecar beside a run file. Raises ValueError when there is none, or more than one."""
+    """The sidecar beside a run file. Raises ValueError when there is none, or more than one, or no such file."""
+    if not path.is_file():
+        raise ValueError(f"there is no run file {str(path)!r}")
     stem = path.name.removesuffix(".gz")
     stems = dict.fromkeys((path.name, stem, stem.rpartition(".")[0] or stem))
     places = [path.with_name(name + ending) for name in stems for ending in (".json", ".toml")]

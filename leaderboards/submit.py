@@ -14,9 +14,8 @@ import numpy as np
 from benchmark import records
 from benchmark.records import Record
 from leaderboards import foreign
-from leaderboards.layout import place_of
-from leaderboards.publish import compact, newest
-from leaderboards.verify import verify
+from leaderboards.publish import copy_records, method_of, newest
+from leaderboards.verify import is_run_file, verify
 
 ADVICE = (
     "put the folder records/ into leaderboards/published/ of a branch and open a pull request that says:",
@@ -32,39 +31,41 @@ def submit(path: Path, to: Path, *, data_dir: str | Path | None = None) -> list[
     Raises ValueError, before anything is written, when a run does not pass ``verify``, when none is finished, or when
     a run of that name is in ``to`` already with other content.
     """
-    if path.is_file() and path.name != "record.json":
+    if is_run_file(path):
         with tempfile.TemporaryDirectory() as scratch:
             foreign.import_run(path, foreign.sidecar_of(path), output_dir=Path(scratch), data_dir=data_dir)
             return submit(Path(scratch), to, data_dir=data_dir)
+    root = path.parent if path.is_file() else path
+    if to.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{to} lies in {root}, whose runs would stand there twice; name a folder beside it")
     verdicts = verify(path, data_dir=data_dir)
     failed = [one for one in verdicts if not one.passed]
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(verdicts)} runs do not pass verify, e.g. {failed[0].place}: {failed[0].reasons[0]}"
         )
-    root = path.parent if path.is_file() else path
     everything = [one for one in records.read_all(root) if "audit" not in one.fields]
     found = newest([one for one in everything if one.status == "ok"])
     if not found:
         raise ValueError(f"none of the {len(everything)} runs in {path} is finished; there is nothing to submit")
-    new = _not_there_yet(found, to)
-    for record in new:
-        _pack(record, to, _keeps_lists(record, found))
+    there = records.read_all(to / "records") if (to / "records").is_dir() else []
+    new = _not_there_yet(found, there, to)
+    copy_records(new, to / "records", there)
     left_out = len(everything) - len(found)
     return _told(found, new, to, left_out, sorted({what for one in verdicts for what in one.not_checked}))
 
 
 def _name(record: Record) -> tuple[str, str, str, int]:
     """What stands in one cell of a table; two runs that share it must be one."""
-    return place_of(record), record.dataset, record.method, record.seed
+    return *method_of(record), record.seed
 
 
-def _not_there_yet(found: Sequence[Record], to: Path) -> list[Record]:
+def _not_there_yet(found: Sequence[Record], there: Sequence[Record], to: Path) -> list[Record]:
     """The runs that ``to`` has not. Raises ValueError when it has other content under the same name."""
-    there = {_name(one): one for one in records.read_all(to / "records")} if (to / "records").is_dir() else {}
+    by_name = {_name(one): one for one in there}
     new = []
     for record in found:
-        old = there.get(_name(record))
+        old = by_name.get(_name(record))
         if old is None:
             new.append(record)
         elif not _same(record, old):
@@ -82,15 +83,6 @@ def _same(one: Record, other: Record) -> bool:
     return here.keys() == there.keys() and all(
         np.array_equal(here[name], there[name], equal_nan=here[name].dtype.kind == "f") for name in here
     )
-
-
-def _keeps_lists(record: Record, found: Sequence[Record]) -> bool:
-    return record.seed == min(one.seed for one in found if _name(one)[:3] == _name(record)[:3])
-
-
-def _pack(record: Record, to: Path, lists: bool) -> None:
-    arrays = {name: a for name, a in compact(record).items() if lists or not name.startswith("ranking")}
-    records.write(record.place_below(to / "records"), record.fields, arrays, None)
 
 
 def _told(

@@ -71,7 +71,7 @@ def identity(record: Record) -> list[str]:
         raise ValueError(f"{dataset!r} cannot name a dataset")
     records.escape(record.method)
     limit = record.fields["limit_users"]
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise ValueError(f"limit_users is {limit!r}, neither null nor a whole number above 0")
     return _misplaced(record) + _config_hash(record)
 
@@ -123,6 +123,8 @@ def files(record: Record) -> list[str]:
         path = record.folder / name
         if not _FILES.fullmatch(name):
             wrong.append(f"record.json names a file {name!r} that no run writes")
+        elif path.is_symlink():
+            wrong.append(f"{name} is a link; a record holds its own files")
         elif not path.is_file():
             wrong.append(f"{name} is missing")
         elif sha256_of(path) != digest:
@@ -146,6 +148,9 @@ def arrays_of(record: Record) -> Arrays:
             if unpacked > LARGEST:
                 raise ValueError(f"it unpacks to {unpacked:,} bytes")
             found[name] = _read(record, name)
+            odd = next((key for key, array in found[name].items() if not isinstance(array, np.ndarray)), None)
+            if odd is not None:
+                raise ValueError(f"it holds {odd!r}, which is no array")
         except UNREADABLE as error:
             raise ValueError(f"{name} cannot be read: {error}") from error
     return found
@@ -191,9 +196,9 @@ def _slice_means(record: Record, per_user: Mapping[str, np.ndarray], scores: Map
             continue
         for code, label in enumerate(one):
             rows = per_user[f"slice:{name}"] == code
-            here = {"users": float(rows.sum())}
+            here: dict[str, float] = {"users": int(rows.sum())}
             here |= {metric: _mean(values[rows]) for metric, values in scores.items()} if rows.any() else {}
-            found = _compared(slices[name][label], here, "record.json", f"{PER_USER} on average")
+            found = _compared(slices[name][label], here, "record.json", PER_USER)
             wrong += [f"in slice {name}, {label}: {sentence}" for sentence in found]
     return wrong
 
@@ -220,8 +225,8 @@ def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def against_lists(record: Record, stored: Arrays, fields: Mapping[str, Any], arrays: Arrays) -> tuple[list[str], bool]:
-    """Stored scores against recomputed ones (``scoring.rescore``) -> sentences, and whether all are equal to a bit."""
+def against_data(record: Record, stored: Arrays, fields: Mapping[str, Any], arrays: Arrays) -> tuple[list[str], bool]:
+    """Stored arrays against recomputed ones (``scoring.rescore``) -> sentences, and whether all are equal to a bit."""
     wrong, exact = [], True
     for name, expected in arrays.items():
         if name not in stored:
@@ -229,15 +234,20 @@ def against_lists(record: Record, stored: Arrays, fields: Mapping[str, Any], arr
             continue
         found, same = _arrays_compared(name, stored[name], expected)
         wrong, exact = wrong + found, exact and same
-    said, earned = (
-        {name: value for name, value in metrics.items() if name.partition("@")[0] in PER_RUN}
-        for metrics in (record.metrics, fields["metrics"])
-    )
-    wrong += first(_compared(said, earned, "record.json", "the lists"))
     wrong += first(_compared(record.fields["facts"], fields["facts"], "facts of record.json", "the data"))
     if record.fields["slice_labels"] != fields["slice_labels"]:
         wrong.append("slice_labels in record.json are not those of the protocol")
     return wrong, exact
+
+
+def against_lists(record: Record, earned: Mapping[str, float]) -> list[str]:
+    """Metrics of a whole run in record.json against those among ``earned``, which its lists give."""
+    kinds = {name.partition("@")[0] for name in earned if name.partition("@")[0] in PER_RUN}
+    said, given = (
+        {name: value for name, value in metrics.items() if name.partition("@")[0] in kinds}
+        for metrics in (record.metrics, earned)
+    )
+    return first(_compared(said, given, "record.json", "the lists"))
 
 
 def _arrays_compared(

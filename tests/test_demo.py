@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import run_all
+from benchmark import records
 from benchmark.datasets import atomic, demo, load
 from benchmark.types import Dataset
 
@@ -121,3 +123,24 @@ def test_ids_say_nothing_of_popularity_or_category(data: Dataset) -> None:
     assert data.categories is not None
     assert abs(np.corrcoef(ids, counts)[0, 1]) < 0.1
     assert abs(np.corrcoef(ids, data.categories[1:])[0, 1]) < 0.1
+
+
+def test_a_run_of_it_is_verified_by_command_and_a_tampered_one_is_not(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.delenv("GENREC_DATA", raising=False)
+    results = tmp_path / "results"
+    assert run_all.main(["--methods", "popularity,markov", "--output-dir", str(results)]) == 0
+    capsys.readouterr()
+    assert run_all.main(["verify", str(results)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "2 passed, 0 failed"
+    assert "checked (2 of 2): per-user scores from the lists, to the bit" in lines
+    markov = next(one for one in records.read_all(results) if one.method == "markov")
+    ranking = markov.ranking()
+    hit = int(np.flatnonzero(markov.per_user()["ndcg@10"])[0])
+    ranking["items"][hit] = ranking["items"][hit, ::-1]
+    kept = {"per_user.npz": markov.per_user(), "ranking.npz": ranking}
+    records.write(markov.folder, markov.fields, kept, None)
+    assert run_all.main(["verify", str(results)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "1 passed, 1 failed"
+    assert any(f"of user {hit + 1} is" in line and "by the lists and the data" in line for line in lines)

@@ -216,6 +216,7 @@ WRONG = {
     "no number": (["u00003\ti00003\t1\tnan"], "line 4: score 'nan' is not a finite number"),
     "infinite": (["u00003\ti00003\t1\tinf"], "line 4: score 'inf' is not a finite number"),
     "a column less": (["u00003\ti00003\t1"], "line 4 has 3 columns where the first line has 4"),
+    "a line end within a line": (['"u\r00003","i00003",1,2.0'], "line 4 has 1 columns where"),
     "a long line": (["u" * 5000], "line 4 is longer than 4096 bytes"),
     "lines beyond the list only": (["u00003\ti00003\t30\t1.0"], "user 'u00003' has lines but no rank 1"),
 }
@@ -275,6 +276,10 @@ SIDECARS = {
     "another version": ({"protocol_hash": "0" * 12}, "names protocol loo with hash 000000000000; this suite asks by"),
     "an unknown dataset": ({"dataset": "beautty"}, "unknown dataset 'beautty'"),
     "a dataset that leads elsewhere": ({"dataset": "../data"}, "is no plain name"),
+    "control characters in the config": (
+        {"config": {"a": ["\x1b[2J"]}},
+        "holds the control character '.x1b' in config.a",
+    ),
     "a seed of text": ({"seed": "3"}, "seed must be a whole number, not '3'"),
     "a seed that is true": ({"seed": True}, "seed must be a whole number, not True"),
     "a seed below 0": ({"seed": -1}, "seed must be a whole number from 0"),
@@ -308,6 +313,8 @@ def test_sidecars_are_json_or_toml_and_one(world, tmp_path):
         sidecar_of(path)
     (tmp_path / "run.toml").write_text('method = "mine"\nprotocol = "loo"\ndataset = "arrivals"\nseed = 3\n')
     assert read_sidecar(sidecar_of(path)).method == "mine"
+    with pytest.raises(ValueError, match=r"there is no run file '.*never\.csv'"):
+        sidecar_of(tmp_path / "never.csv")
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match=r"there is run.json and run.toml"):
         sidecar_of(path)

@@ -47,6 +47,22 @@ def test_the_lowest_seed_keeps_its_lists(data, tmp_path):
     assert (second.seed, "ranking.npz" in second.fields["files"]) == (7, False)
 
 
+def test_a_seed_that_joins_others_leaves_its_lists_behind(data, tmp_path):
+    for seed in (0, 3):
+        finish(tmp_path / f"seed{seed}", data, seed=seed)
+        submit(tmp_path / f"seed{seed}", tmp_path / "to", data_dir=data)
+    first, second = records.read_all(tmp_path / "to")
+    assert ("ranking.npz" in first.fields["files"], "ranking.npz" in second.fields["files"]) == (True, False)
+    assert all(one.passed for one in verify(tmp_path / "to", data_dir=data))
+
+
+def test_a_folder_among_the_runs_is_refused(results, data):
+    for to in (results, results / "new", results / "x" / ".." / "y"):
+        with pytest.raises(ValueError, match="whose runs would stand there twice"):
+            submit(results, to, data_dir=data)
+    assert len(records.read_all(results)) == 2
+
+
 def test_what_fails_is_refused_and_nothing_is_written(results, data, tmp_path):
     tamper_record(records.read_all(results)[1].folder, lambda fields: fields["metrics"].update({"ndcg@10": 0.9}))
     with pytest.raises(

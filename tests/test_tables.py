@@ -16,7 +16,7 @@ import pytest
 
 from benchmark import records
 from benchmark.records import Record
-from leaderboards import curves, picture, tables
+from leaderboards import curves, drawing, picture, tables
 from leaderboards.compare import compare
 from leaderboards.summary import summarise
 from leaderboards.tables import terminal, write
@@ -422,6 +422,16 @@ def test_pictures_are_the_same_every_time(tmp_path: Path):
     assert (tmp_path / "a" / "toys.png").read_bytes() == (tmp_path / "b" / "toys.png").read_bytes()
     drawn = (tmp_path / "a" / "toys.svg").read_text()
     assert "ti_ger (under-trained)" in drawn and "difference to sasrec" in drawn and "not told apart" in drawn
+
+
+def test_nothing_is_drawn_for_tables_that_are_only_compared(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    summaries = summarise(some(tmp_path / "r"), **FAST)
+    with drawing.nothing_drawn():
+        assert picture.draw(summaries, tmp_path / "t") == []
+    assert not (tmp_path / "t").exists()
+    picture.draw(summaries, tmp_path / "t")
+    assert any((tmp_path / "t").iterdir())
 
 
 def test_without_matplotlib_a_note_is_all_that_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

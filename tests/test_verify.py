@@ -1,7 +1,9 @@
 """Sound runs pass, with and without their data; whatever is edited in one fails with the reason that names it."""
 
 import json
+import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from benchmark import records
 from benchmark.files import sha256_of
+from benchmark.metrics import coverage, entropy, parse
 from leaderboards import verify as verification
 from leaderboards import verify_record
 from leaderboards.publish import compact
@@ -138,8 +141,7 @@ def test_tampered_lists_fail_even_with_a_new_checksum(name, world, results):
     verdict = only(results["loo"], world[1])
     assert not verdict.passed
     assert reason in verdict.reasons[0]
-    alone = only(results["loo"], None)
-    assert alone.passed == (name == "an item outside the catalogue")  # the catalogue is known from the data alone
+    assert not only(results["loo"], None).passed
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -150,10 +152,16 @@ def test_tampered_lists_with_the_old_checksum_are_seen_at_once(name, world, resu
     )
 
 
+def swapped(items):
+    """The first ten the other way round: the same items are named as often among ten and twenty."""
+    items[:10] = items[9::-1].copy()
+    return items
+
+
 def test_one_list_edited_earns_other_scores(world, results):
     row = hit_row(results["loo"])
     before = records.read(results["loo"]).per_user()
-    tamper_arrays(results["loo"], RANKING, put("items", row, lambda r: np.roll(r, 1)))
+    tamper_arrays(results["loo"], RANKING, put("items", row, swapped))
     verdict = only(results["loo"], world[1])
     assert not verdict.passed
     reason = verdict.reasons[0]
@@ -246,6 +254,19 @@ FIELDS = {
 }
 
 
+FIELDS |= {
+    "a track that leads elsewhere": (edit("track", to="../../evil"), "track is '../../evil', not one of submitted"),
+    "letters that steer": (edit("provenance", "commit", to="\x1b[2J"), "holds the control character '\\x1b' in prov"),
+    "no number at all": (edit("training", to={"loss": float("nan")}), "holds the number nan in training.loss"),
+    "no provenance": (edit("provenance", to={}), "provenance.commit is missing from record.json"),
+    "seconds of text": (edit("timings", "train", to="fast"), "timings.train is 'fast', not a number of at least 0"),
+    "parameters of markup": (edit("parameters", to="<b>"), "parameters is '<b>', which is not what a run writes"),
+    "a metric of no protocol": (edit("metrics", "coverage@7", to=0.5), "the protocol has no metric coverage@7"),
+    "users limited to true": (edit("limit_users", to=True), "limit_users is True, neither null nor"),
+    "a number beyond all": (edit("facts", "items", to=10**400), "facts.items is 1000"),
+}
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_an_edited_field_of_the_record_fails_by_its_name(name, world, results):
     change, reason = FIELDS[name]
@@ -281,6 +302,170 @@ def test_a_file_that_is_no_archive_fails(world, results):
     assert "ranking.npz cannot be read" in only(results["loo"], world[1]).reasons[0]
 
 
+# --- arrays that only look like scores -----------------------------------------------------------------------------
+
+
+def nobody_lost(arrays):
+    """The mean over users who are asked rises when those who missed are called unasked."""
+    values = arrays["ndcg@10"]
+    values[values == 0] = np.nan
+
+
+def as_type(name, kind):
+    def edit(arrays):
+        arrays[name] = arrays[name].astype(kind)
+
+    return edit
+
+
+SCORES = {
+    "losers left out": (nobody_lost, "ndcg@10 of user 2 is missing in per_user.npz"),
+    "a user twice": (duplicate, "per_user.npz is not of every user once, in order: see user 3"),
+    "a user less": (drop, "per_user.npz is of 59 users, facts in record.json say that 60 were asked"),
+    "a score above 1": (put("ndcg@10", 3, 1.5), "ndcg@10 in per_user.npz is not a score from 0 to 1"),
+    "a score below 0": (put("ndcg@10", 3, -0.5), "ndcg@10 in per_user.npz is not a score from 0 to 1"),
+    "complex scores": (as_type("ndcg@10", complex), "ndcg@10 in per_user.npz is not a score from 0 to 1"),
+    "users with a point": (as_type("users", float), "per_user.npz does not say whose scores it holds"),
+    "pickled scores": (as_type("ndcg@10", object), "per_user.npz cannot be read: Object arrays cannot be loaded"),
+    "a part of no slice": (put("slice:target", 0, 99), "slice:target in per_user.npz names parts that slice_labels"),
+    "a metric less": (lambda arrays: {n: a for n, a in arrays.items() if n != "mrr@20"}, "mrr@20 is missing from per"),
+    "a metric more": (lambda arrays: arrays | {"ndcg@7": arrays["ndcg@10"]}, "the protocol has no metric ndcg@7"),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_that_are_none_fail_without_the_data(name, results):
+    edit, reason = SCORES[name]
+    tamper_arrays(results["loo"], PER_USER, edit)
+    verdict = only(results["loo"], None)
+    assert not verdict.passed
+    assert any(reason in told for told in verdict.reasons), verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda a: a | {"items": np.where(np.arange(20) == 3, 2**40, a["items"].astype(np.int64))}, "an unknown item"),
+        (lambda a: a | {"items": np.where(np.arange(20) == 3, -5, a["items"].astype(np.int64))}, "an unknown item"),
+        (lambda a: a | {"items": a["items"].astype(float)}, "items must be a numpy array of signed integers"),
+        (lambda a: a | {"hidden": np.zeros(5)}, "ranking.npz holds hidden, items, scores, users; lists are"),
+        (lambda a: a | {"items": np.minimum(a["items"], 3) * (np.arange(20) == 0)}, "a score other than -inf where"),
+    ],
+)
+def test_lists_of_odd_numbers_fail_with_and_without_the_data(edit, reason, world, results):
+    tamper_arrays(results["loo"], RANKING, edit)
+    for data in (world[1], None):
+        assert any(reason in told for told in only(results["loo"], data).reasons)
+
+
+def test_an_archive_with_more_than_arrays_fails(results):
+    with zipfile.ZipFile(results["loo"] / PER_USER, "a") as archive:
+        archive.writestr("../../evil.txt", "x")
+    digest = sha256_of(results["loo"] / PER_USER)
+    tamper_record(results["loo"], lambda fields: fields["files"].update({PER_USER: digest}))
+    (reason,) = only(results["loo"], None).reasons
+    assert reason == "per_user.npz cannot be read: it holds '../../evil.txt', which is no array"
+
+
+# --- records that are no plain folders ---------------------------------------------------------------------------
+
+
+def test_an_audit_is_believed_only_among_audits(world, results, tmp_path):
+    """Else a run could call itself one: its numbers stand in tables and nobody would look at them."""
+    tamper_record(results["loo"], lambda f: (f.update(audit={"settings": {}}), f["metrics"].update({"ndcg@10": 0.9})))
+    reason, more = only(results["loo"], world[1]).reasons
+    assert more == "it has some all the same"
+    assert reason.startswith("record.json tells of an audit, but its folder is not audits/<question>")
+    place = tmp_path / "audits" / "ids" / results["loo"].relative_to(tmp_path / "results") / "0123456789"
+    shutil.copytree(results["loo"], place)
+    assert only(place, None).reasons == ("it has some all the same",)
+    (place / RANKING).unlink()
+    tamper_record(place, lambda fields: fields["files"].pop(RANKING))
+    assert only(place, None).reasons == ("it has some all the same",)
+    tamper_record(place, lambda fields: fields.update(metrics={}))
+    assert only(place, None).passed
+
+
+@pytest.mark.parametrize("name", [RANKING, "record.json"])
+def test_links_are_refused(name, results, tmp_path):
+    shutil.move(results["loo"] / name, tmp_path / name)
+    (results["loo"] / name).symlink_to(tmp_path / name)
+    (reason,) = only(results["loo"], None).reasons
+    assert "is a link" in reason or "is not a file" in reason
+
+
+def test_a_pipe_is_not_waited_for_and_endless_brackets_are_no_record(results):
+    path = results["loo"] / "record.json"
+    path.write_text("[" * 200_000)
+    assert "not of the form" in only(results["loo"], None).reasons[0]
+    path.unlink()
+    os.mkfifo(path)
+    (verdict,) = [one for one in verify(results["loo"].parents[4]) if not one.passed]
+    assert verdict.reasons[0].startswith("record.json is not a file of at most")
+
+
+def test_a_run_without_numbers_keeps_no_files(results):
+    tamper_record(results["loo"], lambda fields: fields.update(status="failed", metrics={}))
+    assert only(results["loo"], None).reasons == ("it has files all the same",)
+
+
+# --- what records say of each other -------------------------------------------------------------------------------
+
+
+def test_runs_that_were_asked_otherwise_than_the_others_are_named(world, tmp_path):
+    """Users who are left out everywhere in one record: nothing in it contradicts itself."""
+    first, *_ = [finish(tmp_path / "results", world[1], method) for method in ("markov", "popularity", "itemknn")]
+    for file in (PER_USER, RANKING):
+        tamper_arrays(first.folder, file, drop)
+    arrays = records.read(first.folder).per_user()
+
+    def mend(fields):
+        fields["facts"]["users_asked"] = 59
+        for name in fields["metrics"].keys() & arrays.keys():
+            fields["metrics"][name] = float(arrays[name].mean())
+        items = records.read(first.folder).ranking()["items"].astype(int)
+        for metric in ("coverage@10", "coverage@20", "item_entropy@10", "item_entropy@20"):
+            name, k = parse(metric)
+            fields["metrics"][metric] = coverage(items, 45, k) if name == "coverage" else entropy(items, k)
+        for name, labels in fields["slice_labels"].items():
+            for code, label in enumerate(labels):
+                rows = arrays[f"slice:{name}"] == code
+                old = {n: float(arrays[n][rows].mean()) for n in fields["slices"][name][label] if n != "users"}
+                fields["slices"][name][label] = {"users": int(rows.sum())} | old
+
+    tamper_record(first.folder, mend)
+    wrong = [one for one in verify(tmp_path / "results") if not one.passed]
+    assert [one.place for one in wrong] == [str(first.folder)]
+    assert wrong[0].reasons[-1].startswith("it was asked otherwise than 2 runs beside it on the same data: see ")
+
+
+def test_of_several_seeds_the_lowest_keeps_its_lists(world, results, tmp_path):
+    for seed in (4, 5):
+        record = finish(tmp_path / "seeds", world[1], seed=seed)
+        records.write(record.folder, record.fields, {PER_USER: record.per_user()}, None)
+    first, second = verify(tmp_path / "seeds", data_dir=world[1])
+    assert first.reasons == ("no seed below 4 is here, so it must keep its lists, and ranking.npz is missing",)
+    assert second.passed
+
+
+def test_a_run_that_stands_twice_is_named(world, results, tmp_path):
+    shutil.copytree(results["loo"], tmp_path / "results" / "copy" / "seed=0")
+    wrong = [one for one in verify(tmp_path / "results", data_dir=world[1]) if not one.passed]
+    assert len(wrong) == 1 and "the same run stands in " in wrong[0].reasons[0]
+
+
+def test_a_seed_without_lists_is_held_to_users_slices_and_budget(world, tmp_path):
+    record = finish(tmp_path / "seeds", world[1], seed=1)
+    records.write(record.folder, record.fields, {PER_USER: record.per_user()}, None)
+    assert only(record.folder, world[1]).passed
+    tamper_record(record.folder, edit("spend", to=SPEND))
+    assert "the ranking spent a beam of 50; the protocol allows 20" in only(record.folder, None).reasons
+    tamper_record(record.folder, edit("spend", to=record.fields["spend"]))
+    tamper_arrays(record.folder, PER_USER, put("users", -1, 4000))
+    reasons = only(record.folder, world[1]).reasons
+    assert "per_user.npz is not of the users that the protocol asks, each once and in its order" in reasons
+
+
 # --- settings ---------------------------------------------------------------------------------------------------
 
 
@@ -302,6 +487,19 @@ def test_the_place_of_a_target_is_looked_up_again(world, results):
     tamper_arrays(results["warmcold"], "per_target.npz", put("rank", 0, 9))
     (reason,) = only(results["warmcold"], world[1]).reasons
     assert reason.startswith("rank of user ") and "is 9 in per_target.npz but" in reason
+    reason = only(results["warmcold"], None).reasons[0]  # what the answers were is said beside the lists
+    assert reason.startswith("rank of user ") and "is 9 in per_target.npz but" in reason
+
+
+def test_answers_that_are_said_tie_lists_and_scores_together_without_the_data(results):
+    folder = results["warmcold"]
+    row = hit_row(folder)
+    tamper_arrays(folder, RANKING, put("items", row, swapped))
+    assert any(" in per_target.npz but " in reason for reason in only(folder, None).reasons)
+    before = records.read(folder).per_target()
+    tamper_arrays(folder, "per_target.npz", lambda arrays: {n: a for n, a in arrays.items() if n != "rank/warm"})
+    assert "per_target.npz is not one user, item and rank per target" in only(folder, None).reasons[0]
+    assert before.keys() > records.read(folder).per_target().keys()
 
 
 def test_a_metric_of_a_setting_is_the_mean_of_those_asked_there(world, results):
@@ -342,6 +540,11 @@ def test_damage_in_one_record_leaves_the_others_their_verdict(world, results):
 def test_a_record_copied_out_of_its_folders_is_believed_its_own_name(world, results, tmp_path):
     shutil.copytree(results["loo"], tmp_path / "elsewhere" / "mine")
     assert only(tmp_path / "elsewhere" / "mine", world[1]).passed
+
+
+def test_a_file_of_a_record_stands_for_the_record(results):
+    for name in ("record.json", RANKING):
+        assert only(results["loo"] / name, None).place == str(results["loo"])
 
 
 def test_nothing_to_verify_is_said(tmp_path):
