@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import methods
 import protocols
 import run_all
-from benchmark import cli, records
+from benchmark import cli, datasets, records
 from benchmark.datasets.catalogue import resolve
+from benchmark.method import build_config
+from benchmark.run import Run
 from leaderboards.foreign_sidecar import PREFIX
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +102,17 @@ def test_every_rule_has_its_reason(protocol: str):
     assert set(protocols.load(protocol).rules) <= explained
 
 
+def test_the_rows_in_the_readme_are_those_of_the_published_table():
+    shown = re.search(r"<!-- a test compares these rows .*?-->\n(.*?)\n\n", (ROOT / "README.md").read_text(), re.S)
+    assert shown
+    header, _, *rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in shown[1].splitlines()]
+    with open(ROOT / "leaderboards/published/tables/loo/unified-small/amazon14-beauty.csv", newline="") as file:
+        published = {row["method"]: row for row in csv.DictReader(file)}
+    wanted = [[name, *(f"{float(published[name][metric]):.4f}" for metric in header[1:])] for name, *_ in rows]
+    assert rows == wanted and {published[name]["seed"] for name, *_ in rows} == {"0"}
+    assert rows == sorted(rows, key=lambda row: int(published[row[0]]["rank"]))
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -107,7 +123,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_method_of_the_page_runs_outside_the_repository_is_verified_and_shown(elsewhere: Path, capsys):
-    program, _ = programs("add-a-method.md")
+    program, _, _ = programs("add-a-method.md")
     assert len(program.splitlines()) <= LONGEST_METHOD
     (elsewhere / "skip.py").write_text(program)
     assert methods.load("./skip.py@next").name == "skip@next"
@@ -118,8 +134,26 @@ def test_the_method_of_the_page_runs_outside_the_repository_is_verified_and_show
     assert re.search(r"^\| +1 \| skip +\|", table, re.M)
 
 
+def test_the_learned_method_of_the_page_learns_and_repeats_itself(elsewhere: Path):
+    """Its validation rises beyond the first epoch's, answers are items 1..N, and one seed gives one ranking."""
+    _, program, _ = programs("add-a-method.md")
+    assert len(program.splitlines()) <= LONGEST_METHOD
+    (elsewhere / "bag.py").write_text(program)
+    entrant = methods.load("./bag.py")
+    view = protocols.load("loo").split(datasets.load("demo")).train
+    config = build_config(entrant.cls, None, "smoke")
+    config = replace(config, width=16, training=replace(config.training, epochs=3))
+    cases = view.valid.cases.take(np.arange(50))
+    fitted = [entrant.cls(config, run=Run(seed=seed)).fit(view) for seed in (3, 3, 4)]
+    first, again, other = (method.recommend(cases, 20, candidates=np.arange(1, 31)).items for method in fitted)
+    assert set(first.ravel()) <= set(range(1, 31)) and all(len(set(row)) == 20 for row in first)
+    assert (first == again).all() and (first != other).any()
+    curve = [entry["valid"] for entry in fitted[0].training_report()["curve"]]
+    assert max(curve) > curve[0] and fitted[0].parameters() == 2 * (view.n_items + 1) * config.width
+
+
 def test_the_lists_of_the_page_are_imported_verified_and_shown(elsewhere: Path, capsys):
-    _, program = programs("add-a-method.md")
+    _, _, program = programs("add-a-method.md")
     exec(compile(program, "lists.py", "exec"), {})
     assert run_all.main(["import", "lists.csv"]) == 0 and run_all.main(["verify", "results"]) == 0
     assert "1 passed, 0 failed" in capsys.readouterr().out
