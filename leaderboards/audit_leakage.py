@@ -98,9 +98,9 @@ def _scores(methods: Sequence[Record]) -> Section:
     header = ["method", "answers as they are", "handed round", "other ways: mean", "most", "popularity", "its 95 %"]
     notes = [
         f"{METRIC}. Handed round: fitted and asked with every test answer given to another user. Other ways: the same "
-        "lists on other permutations, which they cannot know; a score above all of them fails. Popularity: its lists "
-        "on the answers handed round, and the bootstrap interval over users. A method that follows the latest trends "
-        "may lie above popularity honestly, but not above the other ways."
+        "lists on other permutations, which they cannot know; a score above all of them, and by more than 4 standard "
+        "deviations, fails. Popularity: its lists on the answers handed round, and the bootstrap interval over users. "
+        "A method that follows the latest trends may lie above popularity honestly, but not above the other ways."
     ]
     return Section("Scores on permuted answers", header, rows, notes=notes)
 

@@ -34,7 +34,7 @@ from methods.audits.leakage_static import Subject
 from methods.audits.leakage_world import SEED, live
 from methods.popularity import Popularity
 
-VERSION = 1
+VERSION = 2
 DATA = "data"
 """Stands for the method in the record of the static checks."""
 Live = Callable[[Job, Loaders, str, Path, bool], None]
@@ -55,13 +55,15 @@ def ask(
     """
     output_dir = args.output_dir.resolve()
     make_folder(output_dir)
-    found, complete = [], True
-    for name in args.datasets or ["demo"]:
+    planned = []
+    for name in args.datasets or ["demo"]:  # all of them first: a wrong name is told before anything is fitted
         subject = Subject.of(loaders.dataset(name, args.data_dir), protocol)
-        plain = _data_job(args, protocol, profile, name, subject)
+        jobs = _suited(_jobs(args, protocol, profile, name, loaders), loaders, subject)
+        planned.append((_data_job(args, protocol, profile, name, subject), subject, jobs))
+    found, complete = [], True
+    for plain, subject, jobs in planned:
         users = {"users": subject.split.test.cases.users}
         found.append(_write(plain, protocol, device, leakage_static.checks(subject), users))
-        jobs = _suited(_jobs(args, protocol, profile, name, loaders), loaders, subject)
         of_methods = _all_dynamic(jobs, protocol, loaders, device, subject, alive or _in_a_process)
         found += of_methods
         complete &= len(of_methods) == len(jobs)
@@ -88,7 +90,11 @@ def _all_dynamic(
     """Every method one after the other, whatever becomes of each -> the records of those that could be asked."""
     if not jobs:
         return []
-    worlds, found = Worlds.of(subject), []
+    try:
+        worlds, found = Worlds.of(subject), []
+    except ValueError as error:
+        print(f"error: {subject.dataset.name}: {sentence(error)}", file=sys.stderr)
+        return []
     for job in jobs:
         try:
             found.append(_write(job, protocol, device, *dynamic(job, loaders, device, worlds, alive)))
@@ -181,8 +187,13 @@ def _in_a_process(job: Job, loaders: Loaders, device: str, folder: Path, is_perm
     try:
         reason: Any = ours.recv()
     except EOFError:
-        reason = "its process ended without a word"
-    process.join()
+        process.join()
+        reason = f"its process ended without a word, exit code {process.exitcode} (-9: often for want of memory)"
+    except BaseException:  # interrupted: nobody waits for the fit any more
+        process.kill()
+        raise
+    finally:
+        process.join()
     if reason is not None:
         raise ValueError(reason)
 
@@ -193,5 +204,7 @@ def _child(job: Job, loaders: Loaders, device: str, folder: Path, is_permuted: b
     except Exception as error:  # of a method's own code: told in full, and the other methods are asked all the same
         traceback.print_exc()
         connection.send(sentence(error))
+    except KeyboardInterrupt:  # of a whole terminal; the one that asked tells of it
+        sys.exit(130)
     else:
         connection.send(None)

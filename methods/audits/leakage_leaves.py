@@ -16,28 +16,27 @@ import torch
 from benchmark.files import read_sealed, sha256_of
 
 TIMES = ("second", "minute", "time", "memory")
-"""Words in the names of what no two runs share."""
+"""Words in the names of numbers that no two runs share; an array of such a name is part of a model."""
 
 
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray | str]]:
-    """Name and content of every value inside ``value``; JSON in strings is opened, and times are left out."""
+def leaves(value: Any, name: str = "", timed: bool = False) -> Iterator[tuple[str, np.ndarray | str]]:
+    """Name and content of every value inside ``value``; JSON in strings is opened, and ``timed`` numbers left out."""
     if isinstance(value, str) and value[:1] == "{":
         with suppress(json.JSONDecodeError):  # a string may begin so without being JSON
             value = json.loads(value)
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "U":
-        yield from leaves(str(value), name)
+        yield from leaves(str(value), name, timed)
     elif isinstance(value, Mapping):
         for key in sorted(value, key=str):
-            if not any(word in str(key) for word in TIMES):
-                yield from leaves(value[key], f"{name}/{key}".strip("/"))
+            yield from leaves(value[key], f"{name}/{key}".strip("/"), timed or any(word in str(key) for word in TIMES))
     elif isinstance(value, list | tuple):
         for place, one in enumerate(value):
-            yield from leaves(one, f"{name}/{place}".strip("/"))
+            yield from leaves(one, f"{name}/{place}".strip("/"), timed)
     elif isinstance(value, torch.Tensor):
         yield name, value.detach().cpu().view(torch.uint8 if value.dtype == torch.bfloat16 else value.dtype).numpy()
     elif isinstance(value, np.ndarray):
         yield name, value
-    else:
+    elif not (timed and isinstance(value, int | float)):
         yield name, repr(value)
 
 
@@ -55,7 +54,7 @@ def _digest(leaf: np.ndarray | str) -> str:
 
 def artifacts(folder: Path) -> dict[str, Any]:
     """Relative path -> arrays of every cached artifact (of other files their SHA-256); locks are none."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock")
     return {path.relative_to(folder).as_posix(): _artifact(path) for path in found}
 
 

@@ -180,12 +180,13 @@ def numbering(subject: Subject, numbers: np.ndarray) -> Check:
     """
     last, answers, tied = subject.steps
     tied = np.zeros_like(tied) if subject.dataset.order_only else tied
-    step = (numbers[answers] - numbers[last])[~tied]
+    last, answers = np.unique(np.stack([last, answers])[:, ~tied], axis=1)  # many take the same two: one numbering
+    step = numbers[answers] - numbers[last]
     up, down = int((step == 1).sum()), int((step == -1).sum())
     p = one_way(up, down)
     says = (
-        f"{up:,} of {len(step):,} answers have the number after their last item's and {down:,} the one before "
-        f"(as often when numbers say nothing, {chance(p)})"
+        f"in {up:,} of {len(step):,} different pairs of a last item and its answer the answer has the next number and "
+        f"in {down:,} the one before (as often when numbers say nothing, {chance(p)})"
     )
     return judged(NUMBERING, p < ALPHA, says, next=up, previous=down, answers=len(step), p=p)
 
@@ -233,11 +234,14 @@ def texts_naming_users(subject: Subject) -> Check:
     targets, users = subject.split.test.targets, subject.split.test.cases.users
     texts = [dataset.item_text[item] for item in targets.items]
     keys = [str(dataset.user_keys[user - 1]) for user in users[targets.row_of]]
-    own = sum(_names(text, key) for text, key in zip(texts, keys, strict=True))
-    other = sum(_names(text, key) for text, key in zip([*texts[1:], texts[0]], keys, strict=True))
-    p = one_way(own, other)
-    says = f"{own:,} of {len(texts):,} answers are described by a text that names their user, {other:,} another's do"
-    return judged(name, p < ALPHA, f"{says} ({chance(p)})", own=own, other=other, p=p)
+    own = np.array([_names(text, key) for text, key in zip(texts, keys, strict=True)])
+    other = np.array([_names(text, key) for text, key in zip([*texts[1:], texts[0]], keys, strict=True)])
+    p = one_way(int((own & ~other).sum()), int((other & ~own).sum()))
+    says = (
+        f"{own.sum():,} of {len(texts):,} users are named by the text of their answer and {other.sum():,} by that of "
+        f"the next user's ({chance(p)})"
+    )
+    return judged(name, p < ALPHA, says, own=int(own.sum()), other=int(other.sum()), p=p)
 
 
 def texts_naming_answers(subject: Subject) -> Check:
@@ -247,19 +251,20 @@ def texts_naming_answers(subject: Subject) -> Check:
         return not_applicable(name, "the items have no text")
     titles = dataset.item_fields.get("title")
     last, answers, _ = subject.steps
+    last, answers = np.unique(np.stack([last, answers]), axis=1)  # many take the same two: one fact of their texts
 
     def tells(text: str, item: int) -> bool:
         title = "" if titles is None else str(titles[item])
         return _names(text, str(dataset.item_keys[item - 1])) or (len(title) >= LEAST_TITLE and title in text)
 
-    ahead = sum(tells(dataset.item_text[a], b) for a, b in zip(last, answers, strict=True))
-    back = sum(tells(dataset.item_text[b], a) for a, b in zip(last, answers, strict=True))
-    p = one_way(ahead, back)
+    ahead = np.array([tells(dataset.item_text[a], b) for a, b in zip(last, answers, strict=True)], bool)
+    back = np.array([tells(dataset.item_text[b], a) for a, b in zip(last, answers, strict=True)], bool)
+    p = one_way(int((ahead & ~back).sum()), int((back & ~ahead).sum()))
     says = (
-        f"the text of the last item holds the title or key of the answer {ahead:,} times of {len(last):,}, and the "
-        f"answer's that of the last item {back:,} times ({chance(p)})"
+        f"of {len(last):,} different pairs of a last item and its answer the last item's text holds the answer's title "
+        f"or key {ahead.sum():,} times, and the answer's text the last item's {back.sum():,} times ({chance(p)})"
     )
-    return judged(name, p < ALPHA, says, ahead=ahead, back=back, p=p)
+    return judged(name, p < ALPHA, says, ahead=int(ahead.sum()), back=int(back.sum()), p=p)
 
 
 def _names(text: str, key: str) -> bool:
