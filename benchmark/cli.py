@@ -130,7 +130,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     where = run.add_argument_group("where")
     _add_where(where)
-    where.add_argument("--jobs", type=positive, metavar="N", help="jobs at once; default: one per GPU, or one")
+    jobs = "jobs at once; default: one per GPU, one on a CPU, one per core at smoke"
+    where.add_argument("--jobs", type=positive, metavar="N", help=jobs)
     how = run.add_argument_group("how")
     how.add_argument("--time-limit", type=seconds, metavar="T", help="checkpoint and stop after T (90s, 9m, 2h)")
     how.add_argument("--job-limit", type=seconds, metavar="T", help="give one job up after T; its row says timeout")

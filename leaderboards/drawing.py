@@ -44,7 +44,8 @@ def draw(figures: Iterable[tuple[str, Any]], folder: Path) -> list[str]:
         from matplotlib import rc_context
     except ImportError:
         return ["no pictures: matplotlib is not installed"]
-    with rc_context({"svg.fonttype": "none", "font.size": 9}):
+    # a name is a name, also one with dollars
+    with rc_context({"svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
         for name, figure in figures:
             folder.mkdir(parents=True, exist_ok=True)
             with rc_context({"svg.hashsalt": name}):

@@ -15,12 +15,12 @@ from benchmark.audits import KINDS, audits_dir
 from benchmark.files import write_atomically
 from benchmark.records import Record
 from leaderboards import audits
-from leaderboards.across_pages import write_across
+from leaderboards.across.pages import write_across
 from leaderboards.cite import write_citations
 from leaderboards.curves import draw_curves
 from leaderboards.drawing import nothing_drawn
 from leaderboards.layout import place_of
-from leaderboards.ledger_pages import write_ledger
+from leaderboards.ledger.pages import write_ledger
 from leaderboards.picture import draw
 from leaderboards.site import write_site
 from leaderboards.summary import Summary, summarise
@@ -91,9 +91,12 @@ def _beyond(found: Sequence[Record], folder: Path, summaries: Summaries) -> list
 def everything(output_dir: Path, copy_to: Path | None = None, site: Path | None = None) -> list[str]:
     """Write all tables of the runs and audits in ``output_dir``, and a compact copy of it all into ``copy_to``.
 
-    ``site`` gets the page made of the same numbers. Returns what to print. Raises ValueError when there is no finished
-    run.
+    ``site`` gets the page made of the same numbers. Of a published folder only the page is made, and nothing is
+    written into it. Returns what to print. Raises ValueError when there is no finished run, and when a published folder
+    is to be published or nothing is asked of it.
     """
+    if is_published(output_dir):
+        return _page(output_dir, copy_to, site)
     found = newest(records.read_all(output_dir))
     if not found:
         raise ValueError(f"there are no finished runs in {output_dir}; name their folder with --output-dir")
@@ -111,6 +114,18 @@ def everything(output_dir: Path, copy_to: Path | None = None, site: Path | None 
         for kind, some in audited.items():
             audits.copy(kind, some, copy_to)
     return texts
+
+
+def is_published(folder: Path) -> bool:
+    """Whether records and tables made from them lie side by side."""
+    return (folder / "records").is_dir() and (folder / "tables").is_dir()
+
+
+def _page(published: Path, copy_to: Path | None, site: Path | None) -> list[str]:
+    if copy_to is not None or site is None:
+        raise ValueError(f"{published} is published already, tables and all; ask for its page with --html DIR alone")
+    tables = published / "tables"
+    return write_site(records.read_all(published / "records"), site, tables=tables, ledger=tables, across=tables)
 
 
 def newest(found: Sequence[Record]) -> list[Record]:

@@ -33,9 +33,10 @@ def sections(summary: Summary) -> list[Section]:
 def heading(summary: Summary) -> list[str]:
     """Sentences that must be read before the numbers."""
     protocol = summary.shared["protocol"]
+    asked = f"{summary.users:,} users asked" if summary.rows else "no run finished"
     lines = [
         f"Protocol {protocol['name']} version {protocol['version']} ({protocol['hash']}), "
-        f"track {summary.shared['track']}, profile {summary.shared['profile']}, {summary.users:,} users asked."
+        f"track {summary.shared['track']}, profile {summary.shared['profile']}, {asked}."
     ]
     limit = summary.shared["limit_users"]
     if limit is not None:

@@ -17,10 +17,10 @@ import protocols
 from benchmark import records
 from benchmark.records import Record
 from leaderboards.across import Across, across
-from leaderboards.across_groups import critical_difference
-from leaderboards.across_pages import markdown, write
-from leaderboards.across_picture import _joined
-from leaderboards.across_protocols import BOTH, NEITHER, ONE, POOLED, pairs_of_places
+from leaderboards.across.groups import critical_difference
+from leaderboards.across.pages import markdown, write
+from leaderboards.across.picture import _joined
+from leaderboards.across.protocols import BOTH, NEITHER, ONE, POOLED, pairs_of_places
 from tests.test_tables import fields_of
 
 FEW = 2_000

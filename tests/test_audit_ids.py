@@ -14,7 +14,8 @@ from benchmark import records
 from benchmark.audits import audits_dir
 from benchmark.records import Record
 from benchmark.types import Questions, Ranking, Sequences, Spend
-from leaderboards import audit_ids, audits
+from leaderboards import audits
+from leaderboards.audits import ids as audit_ids
 from methods.audits import ids as audit
 from methods.audits.ids import card, check_recorded, code_numbers, ranks_by_code, representatives
 from methods.blocks.semantic_ids import SemanticIds

@@ -16,8 +16,10 @@ from benchmark import records
 from benchmark.audits import audits_dir
 from benchmark.records import Record
 from benchmark.run import Run
-from leaderboards import audit_scaling, audit_scaling_findings, audit_scaling_pictures, audits, publish
-from leaderboards.audit_scaling_rows import line_of, predicted, published, published_ratio, reference_of
+from leaderboards import audits, publish
+from leaderboards.audits import scaling as board
+from leaderboards.audits import scaling_findings, scaling_pictures
+from leaderboards.audits.scaling_rows import line_of, predicted, published, published_ratio, reference_of
 from methods.audits import scaling
 from methods.audits.decoders import OnePass, Search
 from methods.audits.speed import Decoder
@@ -364,13 +366,13 @@ def test_a_line_over_sizes_is_called_by_its_method_and_a_variant_by_its_own_name
 def test_tables_divide_the_right_numbers() -> None:
     together = ["tiger", "setrec"]
     group = [fake("setrec", ms=2, timed_with=together), fake("tiger", ms=5, beam=20, timed_with=together)]
-    inference = audit_scaling.sections(group)[1]
+    inference = board.sections(group)[1]
     setrec, tiger = (dict(zip(inference.header, row, strict=True)) for row in inference.rows)
     assert (setrec["how"], tiger["how"]) == ("one pass", "beam 20, raw")
     assert (setrec["users/s best batch"], setrec["users/s alone"], setrec["against"]) == ("500.0", "50.0", "tiger")
     assert setrec["times as fast, best batch"] == setrec["times fewer FLOPs"] == "2.50"
     assert tiger["times as fast, alone"] == "1.00" and setrec["GFLOP/user"] == "2"
-    line = audit_scaling.lines(group)[0]
+    line = board.lines(group)[0]
     assert line["times as fast best"] == 2.5 and line["timed with"] == "tiger setrec"
 
 
@@ -381,7 +383,7 @@ def test_findings_follow_the_numbers() -> None:
         fake("setrec@gpt2", ms=4, size="gpt2", backbone=99, timed_with=together, audit={"flops": 25 * 10**8}),
         fake("tiger", ms=5, beam=20, timed_with=together),
     ]
-    same, larger, literature, sizes = audit_scaling_findings.findings(group)
+    same, larger, literature, sizes = scaling_findings.findings(group)
     assert "answers 500.0 users a second in its best batch and 50.0 alone: 2.50 and 2.50 times as many as tiger" in same
     assert "By FLOPs it would be 2.50 times." in same and "backbones differ" not in same
     assert "1.25 and 1.25 times" in larger and "By FLOPs it would be 2.00" in larger and "backbones differ" in larger
@@ -389,13 +391,13 @@ def test_findings_follow_the_numbers() -> None:
     assert "tiger alone the same table gives 7.5/3.4/3.5/5.0" in literature and "about 1.7" in literature
     assert "Measured here: 2.50 in the best batch and 2.50 alone (setrec against tiger); 1.25" in literature
     assert "ndcg@10 of setrec, small backbone to large: 0.1000 (s), 0.1000 (gpt2)." in sizes
-    alone = audit_scaling_findings.findings([fake("setrec", ms=2, timed_with=["setrec", "letter"])])
+    alone = scaling_findings.findings([fake("setrec", ms=2, timed_with=["setrec", "letter"])])
     assert "tiger was not timed with it" in alone[0] and "Nothing is measured here" in alone[1]
     assert "nothing is said of how scores grow" in alone[2]
 
 
 def test_pictures_have_a_line_per_method_and_a_bar_per_model(world: Path) -> None:
-    drawn = audit_scaling_pictures.figures(list(found(world).values()))
+    drawn = scaling_pictures.figures(list(found(world).values()))
     panels = [axes for axes in drawn["scores"].axes]
     assert [axes.get_ylabel() for axes in panels] == ["recall@10", "ndcg@10"]
     by_label = {line.get_label(): line for line in panels[1].get_lines() if not line.get_label().startswith("_")}

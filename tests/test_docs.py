@@ -18,7 +18,7 @@ from benchmark import cli, datasets, records
 from benchmark.datasets.catalogue import resolve
 from benchmark.method import build_config
 from benchmark.run import Run
-from leaderboards.foreign_sidecar import PREFIX
+from leaderboards.foreign.sidecar import PREFIX
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -16,8 +16,8 @@ from benchmark import datasets, records
 from benchmark.files import sha256_of
 from leaderboards import publish
 from leaderboards.foreign import import_run, sidecar_of
-from leaderboards.foreign_lists import read_lists
-from leaderboards.foreign_sidecar import read_sidecar
+from leaderboards.foreign.lists import read_lists
+from leaderboards.foreign.sidecar import read_sidecar
 from leaderboards.verify import verify
 from tests import toys
 from tests.verify_world import finish, tamper_record, write_data

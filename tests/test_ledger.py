@@ -19,11 +19,11 @@ import protocols
 from benchmark import records
 from benchmark.datasets.catalogue import CATALOGUE
 from benchmark.records import Record
-from leaderboards import ledger_data
 from leaderboards.ledger import ABOVE, BELOW, INSIDE, Row, ledger
-from leaderboards.ledger_checks import IMPOSSIBLE, doubts, published_doubts
-from leaderboards.ledger_data import MATCHES, SHORTER, SMALLER, Figure, figures, reruns
-from leaderboards.ledger_pages import write_ledger
+from leaderboards.ledger import data as ledger_data
+from leaderboards.ledger.checks import IMPOSSIBLE, doubts, published_doubts
+from leaderboards.ledger.data import MATCHES, SHORTER, SMALLER, Figure, figures, reruns
+from leaderboards.ledger.pages import write_ledger
 from leaderboards.summary import summarise
 from tests.test_tables import fields_of
 

@@ -11,7 +11,8 @@ import run_all
 from benchmark import records
 from benchmark.files import json_bytes, sha256_of
 from benchmark.job import Job
-from leaderboards import publish, verify_tables
+from leaderboards import publish
+from leaderboards.verify import tables as verify_tables
 from leaderboards.verify import verify
 from tests.grid_world import CLASSES, LOADERS, planned
 
@@ -169,6 +170,18 @@ def test_tables_are_made_again_from_the_records_beside_them(copied):
     assert tables.passed and tables.place == str(copied[0] / "tables")
     assert verify_tables.NOT_CHECKED in tables.not_checked
     assert len(verify(copied[0] / "records")) == 2
+
+
+def test_the_page_of_a_published_folder_is_made_without_touching_it(copied, tmp_path):
+    folder, _ = copied
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    publish.everything(folder, site=tmp_path / "site")
+    assert "Counting" in (tmp_path / "site" / "index.html").read_text()
+    assert (tmp_path / "site" / "files" / "loo" / "unified-smoke" / "conveyor.csv").is_file()
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for asked in ({}, {"copy_to": tmp_path / "again", "site": tmp_path / "site"}):
+        with pytest.raises(ValueError, match="published already"):
+            publish.everything(folder, **asked)
 
 
 def test_an_edited_table_is_named_and_a_picture_is_not_compared(copied):

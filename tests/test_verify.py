@@ -13,8 +13,8 @@ from benchmark import records
 from benchmark.files import sha256_of
 from benchmark.metrics import coverage, entropy, parse
 from leaderboards import verify as verification
-from leaderboards import verify_record
 from leaderboards.publish import compact
+from leaderboards.verify import record as verify_record
 from leaderboards.verify import report, verify
 from tests.verify_world import finish, tamper_arrays, tamper_record, write_data
 

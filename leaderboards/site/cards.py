@@ -44,7 +44,7 @@ def method_cards(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     places: dict[str, list[dict[str, Any]]] = {}
     for table in tables:
         for row in table["rows"]:
-            places.setdefault(card_of(row["method"]) or row["method"], []).append(_place(row, table))
+            places.setdefault(card_of(row["method"]) or row["method"].partition("@")[0], []).append(_place(row, table))
     cards = [_card(key) | {"places": places[key]} for key in places]
     order = [family["key"] for family in known()["families"]]
     return sorted(cards, key=lambda card: (order.index(card["family"]), card["title"].lower()))

@@ -25,9 +25,9 @@ from benchmark.provenance import now, provenance
 from benchmark.records import Record
 from benchmark.scoring import rescore
 from benchmark.types import Dataset, Ranking, Spend, Split
-from leaderboards import verify_form
-from leaderboards.foreign_lists import Lists, read_lists
-from leaderboards.foreign_sidecar import PREFIX, Sidecar, is_foreign, read_sidecar, sidecar_of
+from leaderboards import form
+from leaderboards.foreign.lists import Lists, read_lists
+from leaderboards.foreign.sidecar import PREFIX, Sidecar, is_foreign, read_sidecar, sidecar_of
 
 __all__ = ["import_run", "is_foreign", "sidecar_of"]
 
@@ -48,7 +48,7 @@ def import_run(path: Path, sidecar: Path, *, output_dir: Path, data_dir: str | P
             f"{sidecar.name} names protocol {protocol.name} with hash {said.protocol_hash}; this suite asks by "
             f"{protocol.hash} (version {protocol.version})"
         )
-    for place, what in verify_form.oddities(dict(said.config), "config"):
+    for place, what in form.oddities(dict(said.config), "config"):
         raise ValueError(f"{sidecar.name} holds {what} in {place}; remove it")
     dataset = datasets.load(said.dataset, data_dir)
     split = protocol.split(dataset)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmark.records import Record
-from leaderboards.audit_rows import beams, by_rule, decoders, generators, log_scale, name_of, one_pass
+from leaderboards.audits.rows import beams, by_rule, decoders, generators, log_scale, name_of, one_pass
 from leaderboards.drawing import BLACK, GREY, looks, plain
 
 K = "10"

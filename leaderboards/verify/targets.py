@@ -13,7 +13,7 @@ from benchmark.metrics import PER_USER as METRICS
 from benchmark.metrics import parse
 from benchmark.scoring import PER_TARGET, PER_USER, Arrays
 from benchmark.types import PAD
-from leaderboards.verify_record import TOLERANCE, first, setting_of
+from leaderboards.verify.record import TOLERANCE, first, setting_of
 
 FORM = {"users", "items", "rank"}
 

@@ -13,9 +13,9 @@ from benchmark.files import json_bytes, write_atomically
 from benchmark.records import Record
 from leaderboards import layout as lay
 from leaderboards.across import Across, across
-from leaderboards.across_groups import ENOUGH_DATASETS, PERMUTATIONS, Group, Pair
-from leaderboards.across_picture import draw_across, ranks_name, slopes_name
-from leaderboards.across_protocols import BOTH, Beside, Page, Side, Turn
+from leaderboards.across.groups import ENOUGH_DATASETS, PERMUTATIONS, Group, Pair
+from leaderboards.across.picture import draw_across, ranks_name, slopes_name
+from leaderboards.across.protocols import BOTH, Beside, Page, Side, Turn
 from leaderboards.grids import grid
 from leaderboards.summary import Summary
 from leaderboards.tables import plain

@@ -1,6 +1,6 @@
 """What tables, findings and pictures of the scaling audit share: who is compared with whom, and what is published.
 
-The published figures lie in ``audit_scaling_published.csv``, each line with its source.
+The published figures lie in ``scaling_published.csv``, each line with its source.
 """
 
 from __future__ import annotations
@@ -129,5 +129,5 @@ def _place(fact: Mapping[str, str]) -> tuple[str, str, str]:
 
 @cache
 def _facts() -> tuple[dict[str, str], ...]:
-    with Path(__file__).with_name("audit_scaling_published.csv").open(newline="", encoding="utf-8") as file:
+    with Path(__file__).with_name("scaling_published.csv").open(newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))

@@ -13,10 +13,10 @@ from benchmark.records import Record
 from benchmark.scoring import PER_USER, Arrays, rescore
 from benchmark.types import PAD, Cases, Ranking, Sequences, Spend, Split
 from leaderboards.foreign import is_foreign
-from leaderboards.verdicts import Notes
-from leaderboards.verify_record import TOLERANCE, against_data, against_lists, first
-from leaderboards.verify_targets import against_targets
-from leaderboards.verify_together import asked
+from leaderboards.verify.record import TOLERANCE, against_data, against_lists, first
+from leaderboards.verify.targets import against_targets
+from leaderboards.verify.together import asked
+from leaderboards.verify.verdicts import Notes
 
 NO_LISTS = "not re-scored: the lists of this seed are not here, only its per-user scores"
 MISSING = "the lists of the test are missing: record.json names no ranking.npz"

@@ -16,9 +16,9 @@ from benchmark.records import Record
 from leaderboards import layout as lay
 from leaderboards.grids import grid
 from leaderboards.ledger import ABOVE, BELOW, INSIDE, Ledger, Row, by_place, closest, ledger
-from leaderboards.ledger_checks import Doubt, published_doubts
-from leaderboards.ledger_data import MATCHES, RERUN_ONLY, RERUN_PROTOCOL, SHORTER, SMALLER, Figure, reruns
-from leaderboards.ledger_picture import draw_ledger, picture_name
+from leaderboards.ledger.checks import Doubt, published_doubts
+from leaderboards.ledger.data import MATCHES, RERUN_ONLY, RERUN_PROTOCOL, SHORTER, SMALLER, Figure, reruns
+from leaderboards.ledger.picture import draw_ledger, picture_name
 from leaderboards.scores import SEEN_DROPPED
 from leaderboards.tables import plain
 
@@ -26,8 +26,8 @@ GLANCE = ("ndcg@10", "recall@10")
 RERUN_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 _INTRO = (
     "Every published figure for which there is a run, beside other people's reruns and ours. Generated from the "
-    "records and from the cited figures in `leaderboards/published_figures.csv` and `other_reruns.csv`; nothing here "
-    "is typed.",
+    "records and from the cited figures in `leaderboards/ledger/published_figures.csv` and `other_reruns.csv`; "
+    "nothing here is typed.",
     "Gap: ours less the published figure. Intervals are 95 % bootstrap over users: they cover which users were asked, "
     "not the luck of one training, nor the published figure's own uncertainty. "
     f"*{INSIDE}*: the published figure lies inside our interval; *{BELOW}*, *{ABOVE}*: ours is below or above it.",

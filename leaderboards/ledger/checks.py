@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, pairwise
 
-from leaderboards.ledger_data import Figure, figures
+from leaderboards.ledger.data import Figure, figures
 
 IMPOSSIBLE, SUSPICIOUS = "impossible", "suspicious"
 ONE_TARGET = ("loo",)

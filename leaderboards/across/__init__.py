@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmark.records import Record
-from leaderboards.across_groups import PERMUTATIONS, Group, groups, places, summaries_of
-from leaderboards.across_protocols import Beside, beside, pairs_of_places
+from leaderboards.across.groups import PERMUTATIONS, Group, groups, places, summaries_of
+from leaderboards.across.protocols import Beside, beside, pairs_of_places
 from leaderboards.summary import Summary
 
 

@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from benchmark.records import Record
 from leaderboards import layout as lay
-from leaderboards.audit_rows import (
+from leaderboards.audits.rows import (
     EQUATION_15,
     SIMGR,
     beams,

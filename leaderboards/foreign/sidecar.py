@@ -18,10 +18,10 @@ from typing import Any
 
 from benchmark.names import hint
 from benchmark.types import Spend
+from leaderboards.form import PROFILES, TRACKS
 
 PREFIX = "submitted:"
 """No room of the house has this name, so no foreign run can be taken for a method of the suite."""
-TRACKS, PROFILES = ("submitted", "unified", "paper"), ("smoke", "small", "full")
 LARGEST = 2**20
 """Bytes of a sidecar."""
 LONGEST = 5_000

@@ -19,15 +19,15 @@ from benchmark import records
 from benchmark.audits import WITHOUT_RUNS, audits_dir
 from benchmark.files import content_hash, json_bytes, write_atomically
 from benchmark.records import Record
-from leaderboards import (
-    audit_decoding,
-    audit_decoding_findings,
-    audit_decoding_pictures,
-    audit_ids,
-    audit_leakage,
-    audit_scaling,
-    audit_scaling_findings,
-    audit_scaling_pictures,
+from leaderboards.audits import (
+    decoding,
+    decoding_findings,
+    decoding_pictures,
+    ids,
+    leakage,
+    scaling,
+    scaling_findings,
+    scaling_pictures,
 )
 from leaderboards.drawing import draw
 from leaderboards.layout import Section, place_of
@@ -51,36 +51,36 @@ class Question:
 
 QUESTIONS = {
     "decoding": Question(
-        audit_decoding.heading,
-        audit_decoding_findings.findings,
-        audit_decoding.sections,
-        audit_decoding.lines,
-        audit_decoding.terminal,
-        audit_decoding_pictures.figures,
+        decoding.heading,
+        decoding_findings.findings,
+        decoding.sections,
+        decoding.lines,
+        decoding.terminal,
+        decoding_pictures.figures,
     ),
     "ids": Question(
-        audit_ids.heading,
-        audit_ids.findings,
-        audit_ids.sections,
-        audit_ids.lines,
-        audit_ids.terminal,
-        audit_ids.figures,
+        ids.heading,
+        ids.findings,
+        ids.sections,
+        ids.lines,
+        ids.terminal,
+        ids.figures,
     ),
     "leakage": Question(
-        audit_leakage.heading,
-        audit_leakage.findings,
-        audit_leakage.sections,
-        audit_leakage.lines,
-        audit_leakage.terminal,
+        leakage.heading,
+        leakage.findings,
+        leakage.sections,
+        leakage.lines,
+        leakage.terminal,
         lambda group: {},
     ),
     "scaling": Question(
-        audit_scaling.heading,
-        audit_scaling_findings.findings,
-        audit_scaling.sections,
-        audit_scaling.lines,
-        audit_scaling.terminal,
-        audit_scaling_pictures.figures,
+        scaling.heading,
+        scaling_findings.findings,
+        scaling.sections,
+        scaling.lines,
+        scaling.terminal,
+        scaling_pictures.figures,
     ),
 }
 

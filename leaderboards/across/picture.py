@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leaderboards.across import Across
-from leaderboards.across_groups import Group
-from leaderboards.across_protocols import Beside, Page
+from leaderboards.across.groups import Group
+from leaderboards.across.protocols import Beside, Page
 from leaderboards.drawing import BETTER, OPEN, REFERENCE, WORSE, draw, plain
 from leaderboards.tables import file_name
 

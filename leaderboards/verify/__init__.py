@@ -19,11 +19,13 @@ from benchmark.protocol import Protocol
 from benchmark.records import Record
 from benchmark.scoring import PER_USER, limit
 from benchmark.types import Dataset, Split
-from leaderboards import foreign, verify_form, verify_tables
-from leaderboards.verdicts import Notes, Verdict, printable, report
-from leaderboards.verify_lists import NO_LISTS, by_themselves, rescored, without_lists
-from leaderboards.verify_record import TOLERANCE, arrays_of, files, first, identity, means, protocol_of, setting_of
-from leaderboards.verify_together import Seen, contradictions, seen
+from leaderboards import foreign, form
+from leaderboards.publish import is_published
+from leaderboards.verify import tables
+from leaderboards.verify.lists import NO_LISTS, by_themselves, rescored, without_lists
+from leaderboards.verify.record import TOLERANCE, arrays_of, files, first, identity, means, protocol_of, setting_of
+from leaderboards.verify.together import Seen, contradictions, seen
+from leaderboards.verify.verdicts import Notes, Verdict, printable, report
 
 __all__ = ["NO_LISTS", "Verdict", "report", "verify", "verify_record"]
 
@@ -82,7 +84,7 @@ def verify(path: Path, *, data_dir: str | Path | None = None) -> list[Verdict]:
         more = tuple(printable(reason) for reason in reasons)
         verdicts[folder] = replace(verdicts[folder], passed=False, reasons=verdicts[folder].reasons + more)
     found = list(verdicts.values())
-    return [*found, _tables(root, found)] if verify_tables.is_published(root) else found
+    return [*found, _tables(root, found)] if is_published(root) else found
 
 
 def is_run_file(path: Path) -> bool:
@@ -97,12 +99,12 @@ def _tables(published: Path, found: Sequence[Verdict]) -> Verdict:
         notes.reasons.append(f"not compared with the records, as {len(failed)} of them fail, e.g. {failed[0]}")
         return notes.verdict(published / "tables")
     try:
-        notes.hold(verify_tables.CHECKED, first(verify_tables.differences(published)))
+        notes.hold(tables.CHECKED, first(tables.differences(published)))
     except (ValueError, OSError) as error:
         notes.reasons.append(f"the records make no tables: {error}")
     except MALFORMED as error:
         notes.reasons.append(f"the records make no tables ({type(error).__name__}: {error})")
-    notes.not_checked.append(verify_tables.NOT_CHECKED)
+    notes.not_checked.append(tables.NOT_CHECKED)
     return notes.verdict(published / "tables")
 
 
@@ -157,7 +159,7 @@ def _inspect(record: Record, worlds: Worlds, notes: Notes) -> None:
     if dataset is not None and dataset.sha256 != record.fields["dataset_hash"]:
         wrong = [_other_data(record, dataset), *wrong]
     notes.hold("names, folders and config hash", wrong)
-    notes.hold("form of record.json", first(verify_form.told(record)))
+    notes.hold("form of record.json", first(form.told(record)))
     if not notes.hold("checksums of all files", files(record)):
         return
     notes.not_checked.append(NOT_TOLD)
@@ -166,7 +168,7 @@ def _inspect(record: Record, worlds: Worlds, notes: Notes) -> None:
         notes.hold(f"status {record.status}: no numbers", there)
         return
     stored, suffix = arrays_of(record), protocol.rules["second_column"]["suffix"]
-    notes.hold("form of the arrays", first(verify_form.arrays(record, stored, protocol.rules, suffix)))
+    notes.hold("form of the arrays", first(form.arrays(record, stored, protocol.rules, suffix)))
     notes.hold(f"means and slices within {TOLERANCE:g}", means(record, stored[PER_USER], suffix))
     worlds.seen.append(seen(record, stored))
     lists = {setting_of(name): content for name, content in stored.items() if name.startswith("ranking")}

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.records import Record
 from leaderboards import layout as lay
-from leaderboards.audit_rows import (
+from leaderboards.audits.rows import (
     EQUATION_15,
     SIMGR,
     beams,

@@ -18,11 +18,6 @@ CHECKED = f"tables from the records: Markdown, LaTeX and BibTeX byte for byte, J
 NOT_CHECKED = "pictures: other versions of matplotlib draw other bytes"
 
 
-def is_published(folder: Path) -> bool:
-    """Whether records and tables made from them lie side by side."""
-    return (folder / "records").is_dir() and (folder / "tables").is_dir()
-
-
 def differences(published: Path) -> list[str]:
     """One sentence about each file below ``published/tables`` that is not what the records make, by its path.
 

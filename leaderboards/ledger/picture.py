@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from leaderboards.drawing import BETTER, OPEN, REFERENCE, WORSE, draw, plain
 from leaderboards.ledger import ABOVE, BELOW, INSIDE, Ledger, Row, by_place
-from leaderboards.ledger_checks import IMPOSSIBLE, ONE_TARGET
-from leaderboards.ledger_data import SETTINGS, SHORTER, SMALLER
+from leaderboards.ledger.checks import IMPOSSIBLE, ONE_TARGET
+from leaderboards.ledger.data import SETTINGS, SHORTER, SMALLER
 from leaderboards.tables import file_name
 
 if TYPE_CHECKING:

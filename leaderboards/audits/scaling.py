@@ -12,8 +12,8 @@ from tabulate import tabulate
 
 from benchmark.records import Record
 from leaderboards import layout as lay
-from leaderboards.audit_rows import name_of
-from leaderboards.audit_scaling_rows import (
+from leaderboards.audits.rows import name_of
+from leaderboards.audits.scaling_rows import (
     REFERENCE,
     audit,
     published,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmark.records import Record
-from leaderboards.audit_rows import log_scale, name_of
-from leaderboards.audit_scaling_rows import audit, line_of, searches, speed
+from leaderboards.audits.rows import log_scale, name_of
+from leaderboards.audits.scaling_rows import audit, line_of, searches, speed
 from leaderboards.drawing import BLACK, BLUE, RED, looks, plain
 
 PANELS = ("recall@10", "ndcg@10")

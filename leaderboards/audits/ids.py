@@ -13,7 +13,7 @@ from tabulate import tabulate
 from benchmark.metrics import parse
 from benchmark.records import Record
 from leaderboards import layout as lay
-from leaderboards.audit_rows import log_scale, name_of
+from leaderboards.audits.rows import log_scale, name_of
 from leaderboards.drawing import BLACK, BLUE, RED, looks, plain
 from leaderboards.layout import Section
 

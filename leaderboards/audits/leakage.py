@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from benchmark.records import Record
 from leaderboards import layout as lay
-from leaderboards.audit_rows import name_of
+from leaderboards.audits.rows import name_of
 from leaderboards.compare import bootstrap_interval
 from leaderboards.layout import Section
 

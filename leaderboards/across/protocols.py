@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from benchmark.records import Record
-from leaderboards.across_groups import Group, group, of_pair
+from leaderboards.across.groups import Group, group, of_pair
 from leaderboards.scores import Interval
 from leaderboards.summary import Summary
 

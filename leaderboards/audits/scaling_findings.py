@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from benchmark.records import Record
 from leaderboards import layout as lay
-from leaderboards.audit_rows import name_of
-from leaderboards.audit_scaling_rows import (
+from leaderboards.audits.rows import name_of
+from leaderboards.audits.scaling_rows import (
     REFERENCE,
     Published,
     audit,

@@ -10,8 +10,8 @@ import numpy as np
 
 import protocols
 from benchmark.records import Record
-from leaderboards.ledger_checks import Doubt, published_doubts
-from leaderboards.ledger_data import (
+from leaderboards.ledger.checks import Doubt, published_doubts
+from leaderboards.ledger.data import (
     GROUPED_LIKE_GENPLUGIN,
     MATCHES,
     SETTINGS,
