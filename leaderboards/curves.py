@@ -35,7 +35,8 @@ def _figures(found: Sequence[Record]) -> Iterator[tuple[str, Any]]:
 def _figure(dataset: str, trained: Sequence[Record]) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    height = max(4.2, 0.6 + 0.18 * len(trained))  # inches; the legend has a line per training
+    figure = Figure(figsize=(9.0, height), layout="constrained")
     axes = figure.subplots()
     look_of = {method: _look(place) for place, method in enumerate(sorted({record.method for record in trained}))}
     for record in sorted(trained, key=lambda r: (r.method, r.seed)):

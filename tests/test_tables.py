@@ -625,3 +625,14 @@ def test_no_two_of_many_curves_look_alike():
     looks = [curves._look(place) for place in range(4 * len(curves.COLOURS))]
     assert len(set(looks)) == len(looks)
     assert [look[:2] for look in looks[: len(curves.COLOURS)]] == list(zip(curves.COLOURS, curves.MARKERS, strict=True))
+
+
+@pytest.mark.filterwarnings("error")  # of a layout that gave up
+def test_curves_have_room_beside_a_legend_of_many_trainings(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    training = {"curve": [{"valid": 0.1}, {"valid": 0.2}], "best_epoch": 2}
+    many = [fake(tmp_path, f"method{i}", 0.3, training=training) for i in range(60)]
+    figure = curves._figure("toys", many)
+    figure.draw_without_rendering()
+    inches = figure.axes[0].get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    assert inches.height > 3.0 and inches.width > 3.0
