@@ -64,7 +64,7 @@ def _curve(axes: Any, record: Record, colour: str, marker: str, line: str) -> No
     minutes = record.fields["timings"].get("train", 0.0) / 60
     text = f"{record.method} seed {record.seed} ({minutes:.0f} min)"
     axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, linewidth=1.4)
-    chosen = dict(points).get(training["best_epoch"])
+    chosen = dict(points).get(training.get("best_epoch"))
     if chosen is not None:
         axes.plot(training["best_epoch"], chosen, marker, color=colour, markersize=6)
     axes.plot([], [], marker=marker, color=colour, linestyle=line, label=text)

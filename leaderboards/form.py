@@ -36,6 +36,8 @@ _MADE: Mapping[str, type | tuple[type, ...]] = {
     "hardware": dict,
     "finished": str,
 }
+_FREE = ("reason", "tuning.trials.reason")
+"""Words of whatever broke off a run or a trial: a library's own, with its colours."""
 _HARDWARE = ("cpu", "cores", "memory_gib", "gpu")
 
 
@@ -53,7 +55,8 @@ def told(record: Record) -> list[str]:
             wrong.append("text_encoder has no name and sha256")
         wrong += _amounts(fields)
         wrong += _training(fields["training"])
-    return wrong + [f"record.json holds {what} in {place}" for place, what in oddities(fields, "") if place != "reason"]
+    odd = [(place, what) for place, what in oddities(fields, "") if place not in _FREE]
+    return wrong + [f"record.json holds {what} in {place}" for place, what in odd]
 
 
 def _kinds(fields: Any, kinds: Mapping[str, type | tuple[type, ...]], where: str) -> list[str]:

@@ -200,5 +200,6 @@ def compact(record: Record, lists: bool = True) -> dict[str, dict[str, np.ndarra
         arrays["per_target.npz"] = record.per_target()
     for name in sorted(names - arrays.keys()):
         ranking = record.ranking(name.removeprefix("ranking").removesuffix(".npz").removeprefix("."))
-        arrays[name] = ranking | {"scores": ranking["scores"].astype(np.float16)}
+        with np.errstate(over="ignore"):  # beyond 65,504 they become infinite, and stay in order
+            arrays[name] = ranking | {"scores": ranking["scores"].astype(np.float16)}
     return arrays

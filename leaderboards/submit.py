@@ -29,7 +29,7 @@ def submit(path: Path, to: Path, *, data_dir: str | Path | None = None) -> list[
     """Pack the runs at or below ``path``, or one foreign file, into ``to`` -> what to print.
 
     Raises ValueError, before anything is written, when a run does not pass ``verify``, when none is finished, or when
-    a run of that name is in ``to`` already with other content.
+    a run of that name is in ``to`` already with other content, or its other seeds with another configuration.
     """
     if is_run_file(path):
         with tempfile.TemporaryDirectory() as scratch:
@@ -61,11 +61,18 @@ def _name(record: Record) -> tuple[str, str, str, int]:
 
 
 def _not_there_yet(found: Sequence[Record], there: Sequence[Record], to: Path) -> list[Record]:
-    """The runs that ``to`` has not. Raises ValueError when it has other content under the same name."""
+    """The runs that ``to`` has not. Raises ValueError when it has other content under the same name or row."""
     by_name = {_name(one): one for one in there}
+    by_row = {method_of(one): one for one in there}
     new = []
     for record in found:
-        old = by_name.get(_name(record))
+        old, beside = by_name.get(_name(record)), by_row.get(method_of(record))
+        if old is None and beside is not None and not _share_a_row(record, beside):
+            raise ValueError(
+                f"{record.method} on {record.dataset} is in {to} already with another configuration or other data "
+                f"({beside.folder}), and seeds of one method share both; give yours another name, or remove those that "
+                "are there"
+            )
         if old is None:
             new.append(record)
         elif not _same(record, old):
@@ -74,6 +81,10 @@ def _not_there_yet(found: Sequence[Record], there: Sequence[Record], to: Path) -
                 f"({old.folder}); give yours another name, or remove the one that is there"
             )
     return new
+
+
+def _share_a_row(one: Record, other: Record) -> bool:
+    return all(one.fields[name] == other.fields[name] for name in ("config_hash", "dataset_hash"))
 
 
 def _same(one: Record, other: Record) -> bool:

@@ -93,6 +93,9 @@ def test_cold_rows_of_artifacts_are_told_apart() -> None:
     assert leakage_dynamic.cold_rows(worlds[0], worlds[1], counts).verdict == FAIL
     assert leakage_dynamic.cold_rows(worlds[0], worlds[2], counts).verdict == PASS
     assert leakage_dynamic.cold_rows(worlds[0], worlds[1], counts + 1).verdict == NOT_APPLICABLE
+    nothing = _Left({"cf.npz": {"vectors": np.where(counts[:, None] == 0, np.nan, table)}})
+    assert leakage_dynamic.cold_rows(nothing, nothing, counts).verdict == PASS
+    assert leakage_dynamic.cold_rows(nothing, worlds[0], counts).verdict == FAIL
 
 
 class _Left(leakage_dynamic.Left):

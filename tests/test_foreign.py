@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,15 @@ def test_lists_among_some_items_come_in_files_of_their_own(world, arrivals, tmp_
         (tmp_path / str(number)).mkdir()
         match = r'asks for 2 more files of lists \("cold": "FILE"'
         refused(tmp_path / str(number), world, GOOD, match, said | {"lists": lists})
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: None])
+def test_lists_among_some_items_that_are_no_file_are_refused(make, world, arrivals, tmp_path):
+    lines = lines_of(world[1]["warmcold"], arrivals)
+    said = SAID | {"protocol": "warmcold", "lists": {"warm": "warm.tsv", "cold": "cold.tsv"}}
+    make(tmp_path / "cold.tsv")
+    (tmp_path / "warm.tsv").write_text("\n".join(lines_of(world[1]["warmcold"], arrivals, "warm")))
+    refused(tmp_path, world, lines, "cold.tsv is no file beside its sidecar", said)
 
 
 def test_who_has_no_line_scores_nothing_and_is_counted(world, arrivals, tmp_path):

@@ -1,6 +1,7 @@
 """Publishing: tables on disk and screen, small copies that say the same, and the committed tables made again."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -221,6 +222,29 @@ def test_last_bits_of_raw_numbers_may_differ_and_larger_digits_not(copied):
         edited["rows"][0]["metrics"]["ndcg@10"] += change
         (place / "conveyor.json").write_bytes(json_bytes(edited))
         assert len(verify_tables.differences(folder)) == (0 if same else 2)
+
+
+def test_numbers_on_both_sides_of_an_edge_are_the_same():
+    """Another processor's last bit, at a place where numbers rounded to nine decimals are not the same."""
+    number, other = 0.1234567885, math.nextafter(0.1234567885, 1)
+    assert round(number, verify_tables.DIGITS) != round(other, verify_tables.DIGITS)
+    assert verify_tables._alike({"a": [number]}, {"a": [other]})
+    assert not verify_tables._alike({"a": [number]}, {"a": [number + 1e-8]})
+    assert not verify_tables._alike({"a": [number]}, {"a": [number, number]})
+    assert not verify_tables._alike({"a": number}, {"b": number})
+
+
+def test_links_and_pictures_that_hold_code_are_named(copied, tmp_path):
+    """The page copies pictures and offers them by themselves."""
+    folder, place = copied
+    (tmp_path / "secret").write_text("x")
+    (place / "conveyor-training.png").symlink_to(tmp_path / "secret")
+    picture = (place / "conveyor.svg").read_text()
+    (place / "conveyor.svg").write_text(picture.replace("<g ", '<g onclick="alert(1)" ', 1))
+    assert verify_tables.differences(folder) == [
+        "tables/loo/unified-smoke/conveyor-training.png is a link; a published folder holds its own files",
+        "tables/loo/unified-smoke/conveyor.svg is a picture that holds code",
+    ]
 
 
 def test_tables_of_records_that_fail_are_not_made(copied):

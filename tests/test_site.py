@@ -127,6 +127,24 @@ def test_files_are_copied_and_those_of_others_are_not(built):
     assert "leakage" in data_of(folder)["questions"]  # so the page can say that it was not asked
 
 
+def test_what_links_lead_to_is_not_copied(tmp_path):
+    """A published folder may come from anybody."""
+    found, made = [fake(tmp_path / "records", "markov", 0.2)], tmp_path / "tables"
+    (tmp_path / "secret").write_text("# mine")
+    place = made / "loo" / "unified-small"
+    place.mkdir(parents=True)
+    for link in (place / "toys.csv", place / "toys.ids.md", made / "ledger.md", made / "ledger.csv"):
+        link.symlink_to(tmp_path / "secret")
+    now = protocols.load("loo")
+    now = {"name": now.name, "version": now.version, "hash": now.hash}
+    found = [records.Record(one.folder, one.fields | {"protocol": now}) for one in found]
+    write_site(found, tmp_path / "site", tables=made, ledger=made)
+    site = data_of(tmp_path / "site")
+    assert site["tables"][0]["current"] and site["ledger"] is None
+    assert not site["tables"][0]["files"] and not site["tables"][0]["audits"]
+    assert [path.name for path in (tmp_path / "site").rglob("*")] == ["index.html"]
+
+
 def test_the_page_grows_with_rows_and_not_with_users(built):
     folder, _ = built
     site = data_of(folder)

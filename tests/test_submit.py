@@ -96,6 +96,33 @@ def test_another_configuration_of_the_same_name_is_another_content(data, tmp_pat
                 submit(path, tmp_path / "to", data_dir=data)
 
 
+@pytest.mark.filterwarnings("error")
+def test_scores_beyond_half_precision_keep_the_order_of_their_lists(data, tmp_path):
+    dataset, own = datasets.load("arrivals", data), finish(tmp_path / "own", data)
+    cells = [line.split("\t") for line in lines_of(own, dataset)]
+    path = written(tmp_path, ["\t".join([*rest, repr(1e6 * float(score))]) for *rest, score in cells])
+    submit(path, tmp_path / "to", data_dir=data)
+    (record,) = records.read_all(tmp_path / "to")
+    assert np.isposinf(record.ranking()["scores"]).any()
+    np.testing.assert_array_equal(record.ranking()["items"], own.ranking()["items"])
+    assert all(one.passed for one in verify(tmp_path / "to", data_dir=data))
+
+
+def test_seeds_of_two_configurations_make_no_row(data, tmp_path):
+    """No table could be made of both."""
+    dataset = datasets.load("arrivals", data)
+    for seed, layers in ((0, 1), (1, 1), (2, 2)):
+        (tmp_path / str(seed)).mkdir()
+        said = SAID | {"seed": seed, "config": {"layers": layers}}
+        path = written(tmp_path / str(seed), lines_of(finish(tmp_path / "own", data), dataset), said)
+        if layers == 1:
+            assert submit(path, tmp_path / "to", data_dir=data)[0].startswith("packed 1")
+        else:
+            with pytest.raises(ValueError, match=r"submitted:mine on arrivals is in .* with another configuration"):
+                submit(path, tmp_path / "to", data_dir=data)
+    assert [one.seed for one in records.read_all(tmp_path / "to")] == [0, 1]
+
+
 def test_unfinished_runs_stay_behind(results, data, tmp_path):
     last = records.read_all(results)[1]
     fields = json.loads(json.dumps(last.fields)) | {"status": "failed", "reason": "x", "metrics": {}}

@@ -384,6 +384,8 @@ def test_an_audit_is_believed_only_among_audits(world, results, tmp_path):
     assert only(place, None).reasons == ("it has some all the same",)
     tamper_record(place, lambda fields: fields.update(metrics={}))
     assert only(place, None).passed
+    tamper_record(place, edit("provenance", "python", to="\x1b[2J"))  # its tables tell it
+    assert "the control character '\\x1b' in provenance.python" in only(place, None).reasons[0]
 
 
 @pytest.mark.parametrize("name", [RANKING, "record.json"])
@@ -529,6 +531,15 @@ def test_a_run_that_failed_may_have_no_numbers(results):
     assert only(folder, None).reasons == ("it has metrics all the same",)
     tamper_record(folder, lambda fields: fields.update(metrics={}))
     assert only(folder, None).passed
+
+
+def test_words_of_what_broke_off_a_run_or_a_trial_may_hold_anything(world, results):
+    """A library's own words, with its colours."""
+    folder, words = results["loo"], "\x1b[31mno memory\x1b[0m"
+    tamper_record(folder, edit("tuning", to={"trials": [{"status": "failed", "reason": words, "score": None}]}))
+    assert only(folder, world[1]).passed
+    tamper_record(folder, edit("tuning", to={"trials": [{"status": words}]}))
+    assert "the control character '\\x1b' in tuning.trials.status" in only(folder, world[1]).reasons[0]
 
 
 def test_damage_in_one_record_leaves_the_others_their_verdict(world, results):

@@ -1,6 +1,6 @@
 """Audits of the newest runs -> tables and pictures of each dataset, and compact copies to publish.
 
-Every question has a module of its own that makes a ``Page`` of the audits of one dataset; here are the files.
+Every question has a module of its own that makes a ``Question`` of the audits of one dataset; here are the files.
 The same audits give the same bytes, in whatever order they come.
 """
 

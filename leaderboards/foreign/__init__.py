@@ -6,7 +6,7 @@ The file: lines ``user item rank score``, separated by tabs, commas or spaces (t
 they stand there; ranks start at 1 and scores never rise with the rank. Whoever has no line has an empty list, which
 scores 0. Ranks beyond the protocol's list length are left out and counted.
 
-The sidecar, JSON or TOML, lies beside it as ``FILE.json`` or ``FILE.toml`` (see ``foreign_sidecar``).
+The sidecar, JSON or TOML, lies beside it as ``FILE.json`` or ``FILE.toml`` (see ``foreign.sidecar``).
 """
 
 from __future__ import annotations

@@ -90,8 +90,10 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank. Raises ValueError for what is no text."""
+    """Number and text of every line that is not blank. Raises ValueError for what is no file or no text."""
     number = 0
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path.name} is no file beside its sidecar")
     try:
         with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
             while line := cast(BinaryIO, file).readline(LONGEST + 1):
@@ -105,8 +107,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{path.name} line {number} is not UTF-8 text; convert the file") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path.name} is damaged or cut off after line {number} ({error})") from error
-    except FileNotFoundError as error:
-        raise ValueError(f"{path.name} does not exist beside its sidecar") from error
 
 
 class _Reader:

@@ -78,15 +78,21 @@ def _table(summary: Summary, runs: Sequence[Record], tables: Path, folder: Path)
     place, name = table["place"], file_name(summary.dataset)
     part = rf"(\.(?:{'|'.join(('settings', *KINDS))})(?:-[a-z-]+)?|-training)?\.(?:{'|'.join(FORMATS)})"
     offered = re.compile(f"{re.escape(name)}{part}|{re.escape(CITATIONS)}")
-    paths = [path for path in sorted((tables / place).glob("*")) if offered.fullmatch(path.name)]
+    paths = _own(tables / place, offered)
     files = [_copied(path, folder, f"files/{place}", _about(path, name)) for path in paths]
     files.sort(key=lambda file: (file["about"] != TABLES, file["about"], list(FORMATS.values()).index(file["format"])))
     audits = [
         {"kind": kind, "blocks": _shown(path, files)}
         for kind in KINDS
-        if (path := tables / place / f"{name}.{kind}.md").exists()
+        if (path := tables / place / f"{name}.{kind}.md") in paths
     ]
     return table | {"files": files, "audits": audits}
+
+
+def _own(folder: Path, offered: re.Pattern[str]) -> list[Path]:
+    """The files of a folder that are offered by name; no links, which may lead to anything on this disk."""
+    found = (path for path in sorted(folder.glob("*")) if offered.fullmatch(path.name))
+    return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
 def _shown(path: Path, files: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -145,9 +151,9 @@ def _document(source: Path | None, name: str, folder: Path) -> dict[str, Any] | 
 
     A picture is shown where the text names it, if its file is among them.
     """
-    if source is None or not (source / f"{name}.md").exists():
-        return None
     offered = re.compile(rf"{name}(?:[.-][A-Za-z0-9._-]*)?\.(?:{'|'.join(FORMATS)})")
-    paths = [path for path in sorted(source.iterdir()) if offered.fullmatch(path.name)]
+    paths = [] if source is None else _own(source, offered)
+    if source is None or source / f"{name}.md" not in paths:
+        return None
     files = [_copied(path, folder, f"files/{name}", path.stem.replace(".", ", ", 1)) for path in paths]
     return {"blocks": _shown(source / f"{name}.md", files), "files": files}

@@ -37,6 +37,7 @@ MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, M
 """What reading fields of any other form may raise."""
 LARGEST = 2**26
 """Bytes of a record.json."""
+FORM = "form of record.json"
 NO_DATA = "category entropy, slices and facts: they need the data"
 
 
@@ -144,44 +145,53 @@ def _read(folder: Path) -> Record:
 
 
 def _inspect(record: Record, worlds: Worlds, notes: Notes) -> None:
-    if "audit" in record.fields:  # what a saved model was asked: there is nothing to score
-        protocol_of(record)
-        notes.hold("place of an audit", _place_of_audit(record))
-        more = [name for name in record.fields["files"] if name != PER_USER]
-        notes.hold("an audit has no metrics or lists", ["it has some all the same"] if more or record.metrics else [])
-        notes.hold("checksums", files(record))
-        notes.not_checked.append("the answers of an audit: they need the saved model")
-        return
     protocol = protocol_of(record)
+    if "audit" in record.fields:
+        _inspect_audit(record, notes)
+        return
     notes.checked.append("protocol and its hash")
-    wrong = identity(record)
+    wrong = identity(record)  # before its names are looked for anywhere
     dataset = worlds.dataset(record.dataset)
     if dataset is not None and dataset.sha256 != record.fields["dataset_hash"]:
-        wrong = [_other_data(record, dataset), *wrong]
+        wrong, dataset = [_other_data(record, dataset), *wrong], None
     notes.hold("names, folders and config hash", wrong)
-    notes.hold("form of record.json", first(form.told(record)))
+    notes.hold(FORM, first(form.told(record)))
     if not notes.hold("checksums of all files", files(record)):
         return
     notes.not_checked.append(NOT_TOLD)
-    if record.status != "ok":
+    if record.status == "ok":
+        _inspect_numbers(record, protocol, dataset, worlds, notes)
+    else:
         there = [f"it has {name} all the same" for name in ("metrics", "files") if record.fields[name]]
         notes.hold(f"status {record.status}: no numbers", there)
-        return
+
+
+def _inspect_audit(record: Record, notes: Notes) -> None:
+    """What a saved model was asked: there is nothing to score."""
+    notes.hold("place of an audit", _place_of_audit(record))
+    notes.hold(FORM, first(form.told(record)))
+    more = [name for name in record.fields["files"] if name != PER_USER]
+    notes.hold("an audit has no metrics or lists", ["it has some all the same"] if more or record.metrics else [])
+    notes.hold("checksums", files(record))
+    notes.not_checked.append("the answers of an audit: they need the saved model")
+
+
+def _inspect_numbers(record: Record, protocol: Protocol, dataset: Dataset | None, worlds: Worlds, notes: Notes) -> None:
+    """Scores and lists of a finished run; ``dataset`` None = the data it was made from are not at hand."""
     stored, suffix = arrays_of(record), protocol.rules["second_column"]["suffix"]
     notes.hold("form of the arrays", first(form.arrays(record, stored, protocol.rules, suffix)))
     notes.hold(f"means and slices within {TOLERANCE:g}", means(record, stored[PER_USER], suffix))
     worlds.seen.append(seen(record, stored))
-    lists = {setting_of(name): content for name, content in stored.items() if name.startswith("ranking")}
-    known = dataset is not None and dataset.sha256 == record.fields["dataset_hash"]
-    split = limit(worlds.split(protocol, dataset), record.fields["limit_users"]) if dataset and known else None
+    split = None if dataset is None else limit(worlds.split(protocol, dataset), record.fields["limit_users"])
     if split is None:
         notes.not_checked.append(NO_DATA)
     else:
         notes.checked.append("data and their hash")
+    lists = {setting_of(name): content for name, content in stored.items() if name.startswith("ranking")}
     if not lists:
         without_lists(record, stored, split, protocol, notes)
-    elif dataset is not None and split is not None:
-        rescored(record, stored, lists, split, protocol, dataset.n_items, notes)
+    elif split is not None:
+        rescored(record, stored, lists, split, protocol, notes)
     else:
         notes.not_checked.append(f"not re-scored: the data of {record.dataset} are not at hand")
         by_themselves(record, stored, lists, protocol, notes)

@@ -20,6 +20,7 @@ from leaderboards.verify.verdicts import Notes
 
 NO_LISTS = "not re-scored: the lists of this seed are not here, only its per-user scores"
 MISSING = "the lists of the test are missing: record.json names no ranking.npz"
+NO_SPEND = "spend: not stated"
 MOST_ITEMS = 10**7
 """No item is above it where facts tell how many items may be named, but not the largest id."""
 Lists = dict[str, dict[str, np.ndarray]]
@@ -57,16 +58,14 @@ def _empty(users: np.ndarray, length: int, record: Record, notes: Notes) -> Rank
     return _ranking(record, {"users": users, "items": items, "scores": np.full(items.shape, -np.inf)}, notes)
 
 
-def rescored(
-    record: Record, stored: Arrays, lists: Lists, split: Split, protocol: Protocol, n_items: int, notes: Notes
-) -> None:
+def rescored(record: Record, stored: Arrays, lists: Lists, split: Split, protocol: Protocol, notes: Notes) -> None:
     """Every number of the record from its lists and the data."""
     again = {name: _ranking(record, content, notes) for name, content in lists.items()}
     notes.checked.append("every user's list: asked once, known items, none twice, order, candidates, spend in budget")
     if "" not in again:
         notes.reasons.append(MISSING)
         return
-    fields, arrays = rescore(again.pop(""), again, split, protocol.rules, n_items)
+    fields, arrays = rescore(again.pop(""), again, split, protocol.rules, split.train.n_items)
     wrong, exact = against_data(record, stored, fields, arrays)
     how = "to the bit" if exact else f"within {TOLERANCE:g}"
     notes.hold(f"per-user scores from the lists, {how}", wrong + against_lists(record, fields["metrics"]))
@@ -79,15 +78,15 @@ def by_themselves(record: Record, stored: Arrays, lists: Lists, protocol: Protoc
     n_items = min(largest if "candidates" in facts else facts["items"], MOST_ITEMS)
     wrong += [] if "" in lists else [MISSING]
     for name, content in lists.items():
-        asked = per_user["users"]
+        users = per_user["users"]
         if name:
             scores = per_user.get(f"{protocol.rules['primary']}/{name}")
             if scores is None:
                 wrong.append(f"the lists among {name} items only were not asked for")
                 continue
-            asked = asked[~np.isnan(scores)]
+            users = users[~np.isnan(scores)]
         ranking, nothing = _ranking(record, content, notes), Sequences.from_rows([])
-        cases = Cases(asked, nothing, nothing, np.zeros(0, np.int64))
+        cases = Cases(users, nothing, nothing, np.zeros(0, np.int64))
         try:
             check(ranking, cases, n_items, protocol.rules["list_length"], protocol.budget)
             wrong += [] if name else _beyond_accuracy(record, ranking, protocol)
@@ -116,6 +115,7 @@ def _ranking(record: Record, content: dict[str, np.ndarray], notes: Notes) -> Ra
     items = items.astype(np.int64) if items.dtype.kind in "iu" else items
     spend: Any = record.fields["spend"]
     if spend is None and is_foreign(record.method):
-        notes.not_checked += [told for told in ["spend: not stated"] if told not in notes.not_checked]
+        if NO_SPEND not in notes.not_checked:
+            notes.not_checked.append(NO_SPEND)
         spend = {"rule": "scores", "items_scored": 0.0}
     return Ranking(content["users"], items, content["scores"], None if spend is None else Spend(**spend))  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ import numpy as np
 from benchmark.metrics import PER_USER as METRICS
 from benchmark.metrics import parse
 from benchmark.scoring import PER_TARGET, PER_USER, Arrays
-from benchmark.types import PAD
 from leaderboards.verify.record import TOLERANCE, first, setting_of
 
 FORM = {"users", "items", "rank"}
@@ -78,9 +77,8 @@ def _scores(
     """Scores that the ranks (T,) of the targets of ``users`` (T,) do not earn."""
     asked, rows, counts = np.unique(users, return_inverse=True, return_counts=True)
     at = np.searchsorted(per_user["users"], asked)
-    named = ranks > PAD
     hits = np.zeros((len(asked), max(parse(metric)[1] for metric in metrics)), bool)
-    named &= ranks <= hits.shape[1]
+    named = (ranks > 0) & (ranks <= hits.shape[1])
     hits[rows[named], ranks[named].astype(np.int64) - 1] = True
     wrong = []
     for metric in metrics:

@@ -20,7 +20,7 @@ from benchmark import records
 from benchmark.files import read_sealed
 from benchmark.metrics import PER_USER, parse
 from benchmark.types import Questions, Sequences
-from methods.audits.leakage_checks import Check, judged, not_applicable
+from methods.audits.leakage_checks import FAIL, Check, judged, not_applicable
 from methods.audits.leakage_leaves import artifacts, different
 from methods.audits.leakage_static import NUMBERING, Subject, numbering
 from methods.audits.leakage_world import BY_USER, SEED, handed_round, permuted
@@ -152,7 +152,7 @@ def _alike(left: Left, right: Left, again: Callable[[], Left], subject: Subject)
 
 
 def _fails(check: Check) -> bool:
-    return check.verdict == "FAIL"
+    return check.verdict == FAIL
 
 
 def _artifacts_alike(left: Left, right: Left) -> Check:
@@ -178,13 +178,18 @@ def cold_rows(left: Left, right: Left, counts: np.ndarray) -> Check:
     if not tables or not len(cold):
         return not_applicable(name, "no artifact has a row per item" if len(cold) else "no item is cold")
     moved = {
-        key: int((a[cold] != b[cold]).reshape(len(cold), -1).any(1).sum())
+        key: int(_differs(a[cold], b[cold]).reshape(len(cold), -1).any(1).sum())
         for key, (a, b) in tables.items()
         if b is not None and a.shape == b.shape
     }
     worst = max(moved.values(), default=0)
     says = f"the rows of {worst:,} of {len(cold):,} items without training interaction change with the test answers"
     return judged(name, worst > 0, says + _some([k for k, n in moved.items() if n]), rows=worst, cold_items=len(cold))
+
+
+def _differs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Entry by entry; two that are no number are the same."""
+    return (one != other) & ((one == one) | (other == other))
 
 
 def _array(found: dict[str, Any], file: str, key: str) -> np.ndarray | None:

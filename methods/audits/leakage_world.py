@@ -41,6 +41,8 @@ LATEST = 30
 DAY = 86_400.0
 BY_USER = "by user"
 """The ranking of questions with the history of somebody else."""
+CODE = (".py", ".pyc", ".pyi", ".so")
+MACHINE = ("/dev", "/etc", "/lib", "/lib64", "/Library", "/proc", "/run", "/sys", "/System", "/usr")
 
 
 def permuted(dataset: Dataset, split: Split, seed: int = SEED) -> Dataset:
@@ -209,21 +211,12 @@ def _is_data(path: Path, world: Path, place: Path, original: Path | None) -> boo
     return original is not None and path.is_relative_to(original) and not path.is_relative_to(world)
 
 
-CODE = (".py", ".pyc", ".pyi", ".so")
-MACHINE = ("/dev", "/etc", "/lib", "/lib64", "/Library", "/proc", "/run", "/sys", "/System", "/usr")
-
-
 def _homes() -> list[Path]:
     """Folders of the suite, of Python, of the machine, and of the caches of downloaded and of compiled models."""
     suite, cache = Path(records.__file__).parents[1], Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    names: list[str | Path | None] = [
-        *MACHINE,
-        sys.prefix,
-        sys.base_prefix,
-        site.getusersitepackages(),
-        os.environ.get("HF_HOME"),
-    ]
-    names += [os.environ.get("HF_HUB_CACHE"), cache / "huggingface", cache / "torch", "~/.triton", "~/.nv"]
+    names: list[str | Path | None] = [*MACHINE, sys.prefix, sys.base_prefix, site.getusersitepackages()]
+    names += [os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE")]
+    names += [cache / "huggingface", cache / "torch", "~/.triton", "~/.nv"]
     names += [suite / package for package in ("benchmark", "leaderboards", "methods", "protocols")]
     compiled = Path(tempfile.gettempdir()).glob("torchinductor_*")
     return [Path(name).expanduser().resolve() for name in [*names, *compiled] if name]
