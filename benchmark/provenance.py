@@ -21,7 +21,7 @@ def now() -> str:
 
 @lru_cache
 def provenance() -> dict[str, Any]:
-    """Commit of the suite's own checkout, Python and package versions, processor, memory and GPU."""
+    """Commit of the suite's own checkout, Python and package versions, processor, threads, memory and GPU."""
     commit, dirty = _commit()
     return {
         "commit": commit,
@@ -29,6 +29,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: v for name in PACKAGES if (v := _version(name)) is not None},
         "hardware": hardware(),
+        "threads": _threads(),
     }
 
 
@@ -41,6 +42,12 @@ def hardware() -> dict[str, Any]:
         "memory_gib": round(pages / 2**30, 1),
         "gpu": _gpu_name(),
     }
+
+
+def _threads() -> int:
+    """How many threads share one operator on the CPU: sums are rounded by how they are shared out."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(said) if said.isdecimal() else hardware()["cores"]
 
 
 def _commit() -> tuple[str | None, bool]:

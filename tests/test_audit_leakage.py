@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,8 @@ from methods.audits.leakage_static import NUMBERING, Subject
 from methods.audits.leakage_world import as_tables, handed_round, live, permuted
 from tests import leaky
 from tests.leaky import LOADERS, LOO, scattered
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def _opened(args: argparse.Namespace, jobs: int, profile: str | None) -> tuple[Protocol, str, list[str]]:
@@ -128,6 +135,48 @@ def test_in_processes_of_their_own_and_a_failing_fit_is_told(tmp_path: Path, cap
     code, found = _ask(tmp_path, "Fails", alive=None)
     assert code == 1 and set(found) == {"data"}
     assert "Fails seed 0: the planted reason" in capfd.readouterr().err
+
+
+SLEEPER = """
+import os, time
+from benchmark.method import Method
+class Sleeper(Method):
+    def fit(self, view):
+        from pathlib import Path
+        Path(__file__).with_suffix(".pid").write_text(str(os.getpid()))
+        time.sleep(600)
+    def recommend(self, cases, k, candidates=None): ...
+METHOD = Sleeper
+"""
+
+
+def test_a_fit_ends_with_the_process_that_asked(tmp_path: Path) -> None:
+    """Also where that was killed and could say nothing."""
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    words = ["audit", "leakage", "--methods", str(tmp_path / "sleeper.py"), "--output-dir", str(tmp_path / "out")]
+    with subprocess.Popen([sys.executable, "run_all.py", *words], cwd=ROOT, stdout=subprocess.DEVNULL) as asking:
+        try:
+            _until((tmp_path / "sleeper.pid").exists)
+        finally:
+            asking.kill()
+    child = int((tmp_path / "sleeper.pid").read_text())
+    _until(lambda: not _runs(child))
+
+
+def _until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")  # ended, and nobody has asked for its exit code: a Z behind the name
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_without_methods_only_the_data_are_asked_and_the_door_leads_here(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import artifacts, files, records
+from benchmark import artifacts, files, provenance, records
 from benchmark.types import Ranking, Spend
 
 FIELDS = {
@@ -171,3 +171,10 @@ def test_artifacts_are_computed_once_and_checked(tmp_path):
     with pytest.raises(ValueError, match=r"is damaged \(checksum differs\); delete it"):
         for version in (1, 2):
             artifacts.cached(tmp_path, {"stage": "s", "v": version}, compute)
+
+
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("4,2", 4), ("", None), ("many", None)])
+def test_provenance_names_the_threads_of_the_process(said, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    found = provenance.provenance.__wrapped__()
+    assert found["threads"] == (found["hardware"]["cores"] if threads is None else threads)

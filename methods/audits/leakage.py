@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -199,6 +201,7 @@ def _in_a_process(job: Job, loaders: Loaders, device: str, folder: Path, is_perm
 
 
 def _child(job: Job, loaders: Loaders, device: str, folder: Path, is_permuted: bool, connection: Any) -> None:
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         live(job, loaders, device, folder, is_permuted)
     except Exception as error:  # of a method's own code: told in full, and the other methods are asked all the same
@@ -208,3 +211,11 @@ def _child(job: Job, loaders: Loaders, device: str, folder: Path, is_permuted: b
         sys.exit(130)
     else:
         connection.send(None)
+
+
+def _end_with_the_parent() -> None:
+    """Where the one that asked was killed, nobody waits for the fit any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
