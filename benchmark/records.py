@@ -222,10 +222,14 @@ def read(folder: Path) -> Record:
 
 
 def read_all(root: Path) -> list[Record]:
-    """Every record below ``root``, sorted by folder. Half-written ones (dot folders) are not records."""
+    """Every record below ``root``, sorted by folder."""
+    return [read(folder) for folder in folders_below(root)]
+
+
+def folders_below(root: Path) -> list[Path]:
+    """The folders of all records below ``root``, sorted. Half-written ones (dot folders) are not records."""
     found = (path.parent for path in root.rglob("record.json"))
-    whole = [f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts)]
-    return [read(folder) for folder in sorted(whole)]
+    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts))
 
 
 def ranking_file(setting: str = "") -> str:

@@ -15,7 +15,6 @@ transformer in place of the T5: ``@scratch-xs``, ``@scratch-s`` (decoder-only) a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -166,11 +165,6 @@ class LETTER(Generator):
     def token_loss(self, logits: Tensor, codes: Tensor) -> Tensor:
         """The cross-entropy of softened or sharpened logits (B, C, V): hard negatives weigh more below 1."""
         return super().token_loss(logits / self.config.temperature, codes)
-
-    def training_report(self) -> Mapping[str, Any]:
-        report = super().training_report()
-        capped = self.tokenizer_report.get("collaborative", {}).get("stopped_by") == "cap"
-        return {**report, "stopped_by": "cap"} if capped else report
 
     @classmethod
     def estimate(cls, config: Config, n_users: int, n_items: int, n_interactions: int) -> Estimate:

@@ -76,7 +76,7 @@ def verify(path: Path, *, data_dir: str | Path | None = None) -> list[Verdict]:
     if is_run_file(path):
         return [_foreign(path, data_dir)]
     root = path.parent if path.is_file() else path
-    folders = [root] if (root / "record.json").is_file() else sorted(_below(root))
+    folders = [root] if (root / "record.json").is_file() else records.folders_below(root)
     if not folders:
         raise ValueError(f"there is no record at or below {path}; name a results folder, a record or a run file")
     worlds = Worlds(data_dir)
@@ -107,11 +107,6 @@ def _tables(published: Path, found: Sequence[Verdict]) -> Verdict:
         notes.reasons.append(f"the records make no tables ({type(error).__name__}: {error})")
     notes.not_checked.append(tables.NOT_CHECKED)
     return notes.verdict(published / "tables")
-
-
-def _below(root: Path) -> list[Path]:
-    found = (path.parent for path in root.rglob("record.json"))
-    return [folder for folder in found if not any(part.startswith(".") for part in folder.relative_to(root).parts)]
 
 
 def _foreign(path: Path, data_dir: str | Path | None) -> Verdict:

@@ -283,8 +283,8 @@ class Generator(Method):
         return trained_weights(self.model)
 
     def training_report(self) -> Mapping[str, Any]:
-        """Under-trained when the time cap ended either stage."""
-        return told(self.report, self.tokenizer_report, "tokenizer")
+        """Under-trained when the time cap ended any stage."""
+        return told(self.report, self.tokenizer_report)
 
     def save(self, path: Path) -> None:
         write_checkpoint(path, self._state())

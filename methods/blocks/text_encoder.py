@@ -68,7 +68,7 @@ def encode_texts(texts: Sequence[str], spec: str, run: Run) -> np.ndarray:
     Interrupted when the run is told to stop.
     """
     with run.stage("embed"):
-        if not any(text.strip() for text in texts[PAD + 1 :]):
+        if not has_text(texts[PAD + 1 :]):
             raise ValueError("no item has a text; choose a dataset with titles, brands or categories")
         if spec == LSA:
             identity: dict[str, Any] = {"name": LSA, "width": LSA_WIDTH}

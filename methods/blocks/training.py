@@ -386,9 +386,9 @@ def trained_weights(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def told(report: Report, before: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """A training and what came before it; under-trained, too, when the time cap ended ``before[stage]``."""
-    capped = before.get(stage, {}).get("stopped_by") == "cap"
+def told(report: Report, before: Mapping[str, Any]) -> dict[str, Any]:
+    """A training and what came before it; under-trained, too, when the time cap ended one of the stages before."""
+    capped = any(isinstance(stage, Mapping) and stage.get("stopped_by") == "cap" for stage in before.values())
     return {**vars(report), **({"stopped_by": "cap"} if capped else {}), **before}
 
 

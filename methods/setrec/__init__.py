@@ -277,7 +277,7 @@ class SETRec(Scorer):
 
     def training_report(self) -> Mapping[str, Any]:
         """Under-trained when the time cap ended either training."""
-        return told(self.report, self.facts, "collaborative")
+        return told(self.report, self.facts)
 
     def save(self, path: Path) -> None:
         items = self.model.items

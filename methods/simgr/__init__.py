@@ -177,7 +177,7 @@ class SimGR(Scorer):
 
     def training_report(self) -> Mapping[str, Any]:
         """Under-trained when the time cap ended either stage."""
-        return told(self.report, self.tokenizer_report, "tokenizer")
+        return told(self.report, self.tokenizer_report)
 
     def save(self, path: Path) -> None:
         state = {
